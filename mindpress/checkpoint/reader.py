@@ -1,0 +1,189 @@
+"""Names, shapes and single tensors of a safetensors folder, validated when it is opened."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mindpress.errors import InputError
+
+INDEX = "model.safetensors.index.json"
+MOST_JSON_BYTES = 64 * 2**20
+PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
+          "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16,
+          "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+          "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}  # fmt: skip
+NAMED_IN_ERRORS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What the header of a shard says of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    file: Path
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+class Checkpoint:
+    """The tensors of a folder. Opening reads headers only; `tensor` reads one tensor.
+
+    Shards are read by position, not memory-mapped, so that what was read leaves no pages behind
+    in this process: peak memory is the tensors the caller holds.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._shards = {file: _open(file) for file in _shard_files(folder)}
+        self.tensors: dict[str, TensorInfo] = {}
+        for file, shard in self._shards.items():
+            for name in shard.keys():  # noqa: SIM118 - a safe_open is no mapping
+                if name in self.tensors:
+                    raise InputError(f"{file}: tensor `{name}` stands in two shards")
+                self.tensors[name] = _info(file, shard, name)
+        self._check_index()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, in its stored dtype, on the CPU. The caller owns it."""
+        try:
+            return self._shards[self.tensors[name].file].get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{self.tensors[name].file}: `{name}`: {error}") from None
+
+    def _check_index(self) -> None:
+        """Every tensor that the index promises is there."""
+        index = self.folder / INDEX
+        if index.is_file():
+            promised = read_json(index)["weight_map"]
+            refuse_listed(index, "tensors are missing", promised.keys() - self.tensors.keys())
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`; InputError when a shard is missing, damaged or a pickle."""
+    return Checkpoint(folder)
+
+
+def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]],
+                  ignored: Iterable[str] = ()) -> None:  # fmt: skip
+    """Refuse missing, extra, misshapen and non-float tensors. `ignored` are name endings."""
+    folder, endings = checkpoint.folder, tuple(ignored)
+    refuse_listed(folder, "tensors are missing", expected.keys() - checkpoint.tensors.keys())
+    extra = {n for n in checkpoint.tensors.keys() - expected.keys() if not n.endswith(endings)}
+    refuse_listed(folder, "tensors do not belong to the model that config.json describes", extra)
+    for name, shape in expected.items():
+        info = checkpoint.tensors[name]
+        if info.shape != shape:
+            got, want = list(info.shape), list(shape)
+            raise InputError(f"{info.file}: `{name}` is {got}, expected {want}",
+                             hint="config.json and the weights are of different models")  # fmt: skip
+        if not info.dtype.is_floating_point or info.dtype.itemsize < 2:
+            raise InputError(f"{info.file}: `{name}` is {info.dtype}, expected 16 or 32-bit floats")
+
+
+def refuse_listed(where: Path, what: str, names: Iterable[str]) -> None:
+    """InputError that counts and names the first of `names`; nothing when there are none."""
+    listed = sorted(names)
+    if listed:
+        shown = ", ".join(listed[:NAMED_IN_ERRORS]) + (" ..." if listed[NAMED_IN_ERRORS:] else "")
+        raise InputError(f"{where}: {len(listed)} {what}: {shown}",
+                         hint="download the model again, or check config.json")  # fmt: skip
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file; InputError when it is missing, too large or something else."""
+    try:
+        if file.stat().st_size > MOST_JSON_BYTES:
+            raise InputError(f"{file}: larger than {MOST_JSON_BYTES >> 20} MiB")
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file", hint="is this a model folder?") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not readable as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: holds a {type(value).__name__}, expected an object")
+    return value
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    index = folder / INDEX
+    if index.exists():
+        names = _indexed(index)
+    else:
+        names = sorted(file.name for file in folder.glob("*.safetensors"))
+    if not names:
+        _refuse_without_shards(folder)
+    return [_confined(folder, name) for name in names]
+
+
+def _refuse_without_shards(folder: Path) -> None:
+    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise InputError(
+            f"{folder}: `{pickles[0]}` is a pickle, which can run code; it is not read",
+            hint="save the model as safetensors first: model.save_pretrained(folder)",
+        )
+    raise InputError(f"{folder}: no .safetensors file", hint="is this a model folder?")
+
+
+def _indexed(index: Path) -> list[str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(name, str) and isinstance(file, str) for name, file in weight_map.items()
+    ):
+        raise InputError(f"{index}: `weight_map` is not a map from tensors to files")
+    return sorted(set(weight_map.values()))
+
+
+def _confined(folder: Path, name: str) -> Path:
+    """The shard `name`, which may not leave the folder (but for links into the Hub's cache)."""
+    file = folder / name
+    if Path(name).name != name:
+        raise InputError(f"{folder / INDEX}: `{name}` leaves the folder")
+    if not file.is_file():
+        raise InputError(f"{file}: the shard is missing", hint="download the model again")
+    home, real = folder.resolve(), file.resolve()
+    cache = home.parent.parent / "blobs"  # models--org--name/snapshots/REVISION
+    if real.parent != home and real.parent != cache:
+        raise InputError(f"{file}: links to {real}, outside the folder", hint="copy the file here")
+    return file
+
+
+def _open(file: Path) -> Any:
+    if not os.access(file, os.R_OK):
+        raise InputError(f"{file}: no permission to read")
+    try:
+        return safe_open(file, framework="pt", backend="pread")
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{file}: truncated or damaged: {error}", hint="download the file again"
+        ) from None
+
+
+def _info(file: Path, shard: Any, name: str) -> TensorInfo:
+    header = shard.get_slice(name)
+    kind = header.get_dtype()
+    if kind not in DTYPES:
+        raise InputError(f"{file}: `{name}` has type {kind}, which is not known")
+    return TensorInfo(tuple(header.get_shape()), DTYPES[kind], file)

@@ -1,0 +1,54 @@
+"""Errors the user can act on; the command line prints them without a traceback.
+
+Every class is one exit code of the command (documented in `docs/cli.md`).
+"""
+
+
+class MindpressError(Exception):
+    """Base of all of them. `hint` names the next thing to try."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(MindpressError):
+    """The request contradicts itself or the model: wrong flag values."""
+
+    exit_code = 2
+
+
+class InputError(MindpressError):
+    """A file or folder that was given cannot be used as it is."""
+
+    exit_code = 3
+
+
+class UnsupportedModelError(InputError):
+    """The architecture has no description in `mindpress.models`."""
+
+
+class ResourceError(MindpressError):
+    """Memory, disk space or permission to write is missing."""
+
+    exit_code = 4
+
+
+class NetworkError(MindpressError):
+    """The Hub cannot be reached, or does not have what was asked for."""
+
+    exit_code = 5
+
+
+class NumericError(MindpressError):
+    """NaN or infinite values in weights or activations."""
+
+    exit_code = 6
+
+
+class LockedError(MindpressError):
+    """Another run is writing the same output."""
+
+    exit_code = 7

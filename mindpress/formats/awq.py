@@ -1,0 +1,102 @@
+"""The AWQ "gemm" layout of AutoAWQ, which vLLM, LMDeploy and transformers read.
+
+A linear of [out, in] is stored transposed: `qweight` int32 [in, out / 8], `qzeros` int32
+[in / g, out / 8], `scales` float16 [in / g, out]. Nibble k of a word belongs to output channel
+8 c + (0, 2, 4, 6, 1, 3, 5, 7)[k].
+Source: AutoAWQ 0.2.9, awq/modules/linear/gemm.py and awq/utils/packing_utils.py.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mindpress.errors import ConfigError, InputError
+from mindpress.formats.packing import (
+    AWQ_ORDER,
+    AWQ_ORDER_8BIT,
+    WORD_BITS,
+    pack_words,
+    unpack_words,
+)
+from mindpress.formats.quantized import QuantizedWeight, QuantSpec
+
+ORDERS = {4: AWQ_ORDER, 8: AWQ_ORDER_8BIT}
+SUFFIXES = ("qweight", "qzeros", "scales")
+
+
+def check_bits(bits: int) -> None:
+    """Refuse a width that this layout cannot hold."""
+    if bits not in ORDERS:
+        raise ConfigError(
+            f"--w-bits {bits}: the AWQ gemm format holds 4-bit codes"
+            " (and 8-bit ones, which only vLLM reads)",
+            hint="use --w-bits 4",
+        )
+
+
+def holds(outputs: int, inputs: int, spec: QuantSpec) -> bool:
+    """Whether a linear of [outputs, inputs] fits: whole groups and whole words."""
+    return spec.fits(inputs) and outputs % (WORD_BITS // spec.bits) == 0
+
+
+def pack(weight: QuantizedWeight) -> dict[str, Tensor]:
+    """`qweight`, `qzeros` and `scales` of a linear."""
+    bits = weight.spec.bits
+    order = ORDERS[bits]
+    return {
+        "qweight": pack_words(weight.codes.t().contiguous(), bits, order),
+        "qzeros": pack_words(weight.zeros.t().contiguous(), bits, order),
+        "scales": weight.scales.t().to(torch.float16).contiguous(),
+    }
+
+
+def unpack(tensors: Mapping[str, Tensor], spec: QuantSpec) -> QuantizedWeight:
+    """Inverse of `pack`."""
+    order = ORDERS[spec.bits]
+    return QuantizedWeight(
+        codes=unpack_words(tensors["qweight"], spec.bits, order).t().contiguous(),
+        scales=tensors["scales"].t().contiguous(),
+        zeros=unpack_words(tensors["qzeros"], spec.bits, order).t().contiguous(),
+        spec=spec,
+    )
+
+
+def packed_shapes(outputs: int, inputs: int, spec: QuantSpec) -> dict[str, tuple[int, int]]:
+    """Shapes of the three tensors of a linear of [outputs, inputs]."""
+    words = outputs // (WORD_BITS // spec.bits)
+    groups = inputs // spec.group_of(inputs)
+    return {"qweight": (inputs, words), "qzeros": (groups, words), "scales": (groups, outputs)}
+
+
+def quantization_config(spec: QuantSpec, skipped: tuple[str, ...]) -> dict[str, Any]:
+    """`quantization_config` of config.json.
+
+    `zero_point` is true also for symmetric codes: their zeros are stored (as the middle code),
+    because no loader of this layout reads a file without `qzeros`. `skipped` lists modules that
+    stay in 16 bits.
+    """
+    config: dict[str, Any] = {
+        "quant_method": "awq",
+        "version": "gemm",
+        "bits": spec.bits,
+        "group_size": spec.group_size,
+        "zero_point": True,
+        "modules_to_not_convert": list(skipped) or None,
+    }
+    return config
+
+
+def read_quantization_config(config: Mapping[str, Any]) -> QuantSpec:
+    """The spec that a `quantization_config` describes; refuses what this layout is not."""
+    method, version = config.get("quant_method"), str(config.get("version", "gemm")).lower()
+    if method != "awq" or version != "gemm":
+        raise InputError(
+            f"quantization_config: method `{method}` version `{version}` cannot be read",
+            hint="mindpress reads AWQ folders of version gemm (its own and AutoAWQ's)",
+        )
+    bits, group = config.get("bits"), config.get("group_size")
+    if bits not in ORDERS or not isinstance(group, int):
+        raise InputError(f"quantization_config: bits {bits!r}, group_size {group!r}")
+    return QuantSpec(bits=bits, group_size=group)

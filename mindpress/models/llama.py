@@ -1,0 +1,60 @@
+"""Llama, and the families that kept its names."""
+
+from dataclasses import replace
+
+from mindpress.models.description import Architecture, Biases, Block, Linear
+
+LLAMA = Architecture(
+    hf_class="LlamaForCausalLM",
+    model_type="llama",
+    embedding="model.embed_tokens",
+    blocks="model.layers",
+    block=Block(
+        attention_norm="input_layernorm",
+        attention_inputs=(
+            Linear("self_attn.q_proj", ("query",)),
+            Linear("self_attn.k_proj", ("key",)),
+            Linear("self_attn.v_proj", ("value",)),
+        ),
+        attention_output=Linear("self_attn.o_proj", ("output",)),
+        mlp_norm="post_attention_layernorm",
+        mlp_inputs=(Linear("mlp.gate_proj", ("gate",)), Linear("mlp.up_proj", ("up",))),
+        mlp_output=Linear("mlp.down_proj", ("down",)),
+    ),
+    final_norm="model.norm",
+    head="lm_head",
+    biases=Biases("attention_bias", "attention_bias", "mlp_bias"),
+)
+MISTRAL = replace(
+    LLAMA, hf_class="MistralForCausalLM", model_type="mistral", biases=Biases(), window="all"
+)
+QWEN2 = replace(
+    LLAMA,
+    hf_class="Qwen2ForCausalLM",
+    model_type="qwen2",
+    biases=Biases(query_key_value=True),
+    window="use_sliding_window",
+)
+QWEN3 = replace(
+    LLAMA,
+    hf_class="Qwen3ForCausalLM",
+    model_type="qwen3",
+    block=replace(LLAMA.block, query_norm="self_attn.q_norm", key_norm="self_attn.k_norm"),
+    biases=Biases("attention_bias", "attention_bias", False),
+    window="use_sliding_window",
+    turbomind_obstacle="its engines have no query and key norms",
+)
+
+# Phi-3 fuses query, key and value, and gate and up.
+PHI3 = replace(
+    LLAMA,
+    hf_class="Phi3ForCausalLM",
+    model_type="phi3",
+    block=replace(
+        LLAMA.block,
+        attention_inputs=(Linear("self_attn.qkv_proj", ("query", "key", "value")),),
+        mlp_inputs=(Linear("mlp.gate_up_proj", ("gate", "up")),),
+    ),
+    biases=Biases(),
+    window="all",
+)

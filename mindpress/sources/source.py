@@ -1,0 +1,47 @@
+"""The form in which every format gives its weights: one linear per role, whatever was fused."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from mindpress.formats.quantized import QuantizedWeight
+from mindpress.models.description import Architecture, Role
+from mindpress.models.shape import ModelShape
+
+
+@dataclass(frozen=True, slots=True)
+class LinearWeight:
+    """Weight [outputs, inputs] of one role, in 16 or 32 bits or quantized, and its bias."""
+
+    weight: Tensor | QuantizedWeight
+    bias: Tensor | None = None
+
+
+class ModelSource(Protocol):
+    """A model on disk. Each call reads from the files; nothing is kept."""
+
+    @property
+    def architecture(self) -> Architecture: ...
+    @property
+    def shape(self) -> ModelShape: ...
+
+    def linears(self, layer: int) -> dict[Role, LinearWeight]:
+        """The seven linears of a block, in Hugging Face's order of rows and columns."""
+        ...
+
+    def norms(self, layer: int) -> dict[str, Tensor]:
+        """The norms of a block by the field of `Block` that names them."""
+        ...
+
+    def embedding(self) -> Tensor:
+        """[vocab, hidden]"""
+        ...
+
+    def final_norm(self) -> Tensor:
+        """[hidden]"""
+        ...
+
+    def head(self) -> Tensor:
+        """[vocab, hidden]; the embedding when they are tied."""
+        ...
