@@ -24,6 +24,7 @@ from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 
 ORDERS = {4: AWQ_ORDER, 8: AWQ_ORDER_8BIT}
 SUFFIXES = ("qweight", "qzeros", "scales")
+COMMON_BITS = 4
 
 
 def check_bits(bits: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
+from mindpress.formats.quantized import QuantizedWeight
 from mindpress.models.description import Linear, Role
 from mindpress.models.shape import ModelShape
 
@@ -53,3 +54,27 @@ def fuse(parts: dict[Role, Tensor], linear: Linear, shape: ModelShape) -> Tensor
     fused = torch.empty_like(stacked)
     fused[rows] = stacked
     return fused
+
+
+def unfuse_quantized(
+    weight: QuantizedWeight, linear: Linear, shape: ModelShape
+) -> dict[Role, QuantizedWeight]:
+    """`unfuse` for codes, scales and zeros together."""
+    codes = unfuse(weight.codes, linear, shape)
+    scales, zeros = unfuse(weight.scales, linear, shape), unfuse(weight.zeros, linear, shape)
+    return {
+        role: QuantizedWeight(codes[role], scales[role], zeros[role], weight.spec)
+        for role in linear.roles
+    }
+
+
+def fuse_quantized(
+    parts: dict[Role, QuantizedWeight], linear: Linear, shape: ModelShape
+) -> QuantizedWeight:
+    """Inverse of `unfuse_quantized`."""
+    return QuantizedWeight(
+        codes=fuse({role: part.codes for role, part in parts.items()}, linear, shape),
+        scales=fuse({role: part.scales for role, part in parts.items()}, linear, shape),
+        zeros=fuse({role: part.zeros for role, part in parts.items()}, linear, shape),
+        spec=parts[linear.roles[0]].spec,
+    )

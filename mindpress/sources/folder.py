@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mindpress.checkpoint.reader import Checkpoint, check_tensors, open_checkpoint, read_json
 from mindpress.errors import InputError
 from mindpress.formats import awq
-from mindpress.formats.fusion import unfuse
+from mindpress.formats.fusion import unfuse, unfuse_quantized
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 from mindpress.models.description import Architecture, Linear, Role
 from mindpress.models.shape import ModelShape, architecture_of, read_shape
@@ -34,6 +35,15 @@ class ModelFolder:
     shape: ModelShape
     checkpoint: Checkpoint
     spec: QuantSpec | None
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        return self.folder
+
+    @property
+    def embedding_type(self) -> torch.dtype:
+        """The float type of the embedding, which is that of the hidden states."""
+        return self.checkpoint.tensors[f"{self.architecture.embedding}.weight"].dtype
 
     def linears(self, layer: int) -> dict[Role, LinearWeight]:
         roles: dict[Role, LinearWeight] = {}
@@ -80,7 +90,7 @@ class ModelFolder:
         if isinstance(stored.weight, Tensor):
             weights: dict[Role, Any] = dict(unfuse(stored.weight, linear, self.shape))
         else:
-            weights = _unfuse_quantized(stored.weight, linear, self.shape)
+            weights = unfuse_quantized(stored.weight, linear, self.shape)
         return {role: LinearWeight(weights[role], biases.get(role)) for role in linear.roles}
 
 
@@ -132,14 +142,3 @@ def _check_packed(checkpoint: Checkpoint, packed: dict[str, tuple[int, ...]]) ->
             )
         if info.dtype.is_floating_point != name.endswith("scales"):
             raise InputError(f"{info.file}: `{name}` is {info.dtype}")
-
-
-def _unfuse_quantized(
-    weight: QuantizedWeight, linear: Linear, shape: ModelShape
-) -> dict[Role, QuantizedWeight]:
-    codes = unfuse(weight.codes, linear, shape)
-    scales, zeros = unfuse(weight.scales, linear, shape), unfuse(weight.zeros, linear, shape)
-    return {
-        role: QuantizedWeight(codes[role], scales[role], zeros[role], weight.spec)
-        for role in linear.roles
-    }

@@ -1,11 +1,12 @@
 """The form in which every format gives its weights: one linear per role, whatever was fused."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 
-from mindpress.formats.quantized import QuantizedWeight
+from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 from mindpress.models.description import Architecture, Role
 from mindpress.models.shape import ModelShape
 
@@ -25,6 +26,10 @@ class ModelSource(Protocol):
     def architecture(self) -> Architecture: ...
     @property
     def shape(self) -> ModelShape: ...
+    @property
+    def tokenizer_folder(self) -> Path: ...
+    @property
+    def spec(self) -> QuantSpec | None: ...
 
     def linears(self, layer: int) -> dict[Role, LinearWeight]:
         """The seven linears of a block, in Hugging Face's order of rows and columns."""

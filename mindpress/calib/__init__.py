@@ -1,0 +1,1 @@
+"""What a model sees while it is calibrated, and what is learned from it."""

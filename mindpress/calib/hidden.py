@@ -1,0 +1,22 @@
+"""The hidden states of the calibration set, in memory, or in a file when they do not fit."""
+
+from math import prod
+from pathlib import Path
+
+import psutil
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Above this share of the free memory the hidden states go to a memory-mapped file.
+SHARE_OF_MEMORY = 0.25
+
+
+def hidden_states(
+    size: tuple[int, int, int], dtype: torch.dtype, spill: Path
+) -> Float[Tensor, "samples tokens hidden"]:
+    """Uninitialised room for [samples, tokens, hidden]; `spill` is the file used when needed."""
+    nbytes = prod(size) * dtype.itemsize
+    if nbytes <= psutil.virtual_memory().available * SHARE_OF_MEMORY:
+        return torch.empty(size, dtype=dtype)
+    return torch.from_file(str(spill), shared=True, size=prod(size), dtype=dtype).view(size)

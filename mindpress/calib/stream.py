@@ -1,0 +1,210 @@
+"""Run a model one decoder block at a time: load a block, feed it, release it.
+
+The mathematics is transformers' own: the model is built on the meta device, a block's tensors
+are read from the checkpoint when it is its turn, and what the model passes to its blocks (masks,
+rotary positions) is recorded by running its forward once with stubs in their place.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mindpress.errors import NumericError
+from mindpress.formats.fusion import fuse
+from mindpress.models.description import Architecture, Role
+from mindpress.models.registry import describe
+from mindpress.models.shape import ModelShape
+from mindpress.models.tensors import block_tensors
+from mindpress.sources.folder import ModelFolder
+
+Hidden = Float[Tensor, "samples tokens hidden"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the model passes to one of its blocks beside the hidden states."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBlock:
+    """A block whose weights are in memory, and what the model passes to it."""
+
+    index: int
+    module: nn.Module
+    stream: "BlockStream"
+
+    def run(self, hidden: Hidden) -> Hidden:
+        """The output for a batch of inputs, in the stream's type on its device."""
+        x = hidden.to(self.stream.device, self.stream.dtype)
+        call = self.stream.call(self.index, x)
+        with torch.no_grad():
+            out = self.module(x, *call.args, **call.kwargs)
+        return out[0] if isinstance(out, tuple) else out
+
+
+class BlockStream:
+    """The decoder blocks of a folder, one live at a time.
+
+    Peak memory: the embedding while `embed` runs, then one block in `dtype` on `device`.
+    """
+
+    def __init__(self, source: ModelFolder, device: torch.device, dtype: torch.dtype) -> None:
+        self.source, self.device, self.dtype = source, device, dtype
+        runs_as = source.architecture.runs_as
+        self.runs: Architecture = describe(runs_as) if runs_as else source.architecture
+        self._decoder = _decoder_on_meta(source)
+        self._decoder.rotary_emb = type(self._decoder.rotary_emb)(self._decoder.config).to(device)
+        self._calls: dict[tuple[int, int], list[Call]] = {}
+
+    def __len__(self) -> int:
+        return self.source.shape.layers
+
+    def embed(self, tokens: Int[Tensor, "samples tokens"], into: Hidden) -> None:
+        """Write the input of the first block to `into` (rounded to its dtype)."""
+        table = self.source.embedding()
+        scale = torch.tensor(1.0)
+        if self.source.architecture.scales_embedding:
+            scale = torch.tensor(self.source.shape.hidden**0.5)
+        for row, ids in enumerate(tokens):
+            embedded = nn.functional.embedding(ids, table).to(self.dtype)
+            into[row] = embedded * scale.to(self.dtype)
+
+    @contextmanager
+    def block(self, index: int) -> Iterator[LiveBlock]:
+        """Block `index` with its weights, which are released on leaving.
+
+        NumericError when a weight is NaN or infinite.
+        """
+        block = self._decoder.layers[index]
+        block.load_state_dict(self._state(index), assign=True)
+        block.requires_grad_(False)
+        try:
+            yield LiveBlock(index, block, self)
+        finally:
+            block.to("meta")
+
+    def weights(self, index: int) -> dict[str, Tensor]:
+        """The tensors of a block under the names of the class that runs it, as stored."""
+        prefix, reads = self.source.architecture.layer(index), self.source.architecture
+        if reads.block == self.runs.block:
+            names = block_tensors(reads, self.source.shape)
+            return {name: self.source.checkpoint.tensor(f"{prefix}.{name}") for name in names}
+        return _renamed(self.source, index, self.runs)
+
+    def _state(self, index: int) -> dict[str, Tensor]:
+        state = {}
+        for name, tensor in self.weights(index).items():
+            if not tensor.isfinite().all():
+                prefix = self.source.architecture.layer(index)
+                raise NumericError(
+                    f"{self.source.folder}: `{prefix}.{name}` holds NaN or infinite values",
+                    hint="the checkpoint is damaged; download it again",
+                )
+            state[name] = tensor.to(self.device, self.dtype)
+        return state
+
+    def call(self, index: int, hidden: Hidden) -> Call:
+        """What the model passes to block `index` beside hidden states of this size."""
+        size = (hidden.shape[0], hidden.shape[1])
+        if size not in self._calls:
+            self._calls[size] = _record(self._decoder, hidden)
+        return self._calls[size][index]
+
+
+def _renamed(source: ModelFolder, index: int, runs: Architecture) -> dict[str, Tensor]:
+    """Tensors of a block of a family with remote code, under the names of the class it runs as."""
+    state: dict[str, Tensor] = {}
+    roles = source.linears(index)
+    for linear in runs.block.linears:
+        weights: dict[Role, Tensor] = {}
+        biases: dict[Role, Tensor] = {}
+        for role in linear.roles:
+            weight, bias = roles[role].weight, roles[role].bias
+            if isinstance(weight, Tensor):
+                weights[role] = weight
+            if bias is not None:
+                biases[role] = bias
+        state[f"{linear.name}.weight"] = fuse(weights, linear, source.shape)
+        if biases:
+            state[f"{linear.name}.bias"] = fuse(biases, linear, source.shape)
+    for field, norm in source.norms(index).items():
+        state[f"{getattr(runs.block, field)}.weight"] = norm
+    return state
+
+
+def _decoder_on_meta(source: ModelFolder) -> Any:
+    """The decoder of the transformers class, without weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+    from transformers.initialization import no_init_weights
+
+    if source.architecture.runs_as:
+        config = LlamaConfig(**llama_fields(source.shape))
+    else:
+        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+    with torch.device("meta"), no_init_weights():
+        model = AutoModelForCausalLM.from_config(config)
+    return model.get_decoder().eval()
+
+
+def llama_fields(shape: ModelShape) -> dict[str, Any]:
+    """Arguments of a LlamaConfig that computes what `shape` describes."""
+    return {
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.inner,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "vocab_size": shape.vocab,
+        "max_position_embeddings": shape.max_length,
+        "rms_norm_eps": shape.norm_eps,
+        "hidden_act": shape.activation,
+        "attention_bias": bool(shape.biases.query_key_value),
+        "mlp_bias": bool(shape.biases.mlp),
+        "tie_word_embeddings": shape.tied,
+        "rope_parameters": {
+            **shape.rope.parameters,
+            "rope_type": shape.rope.kind,
+            "rope_theta": shape.rope.theta,
+        },
+    }
+
+
+class _Stub(nn.Module):
+    """Stands in a block's place, hands its input on and keeps what else it was given."""
+
+    def __init__(self, real: nn.Module, calls: list[Call]) -> None:
+        super().__init__()
+        self.__dict__["_real"] = real  # not a submodule: it must not be found by the model
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_real"], name)
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self._calls.append(Call(args, kwargs))
+        return hidden_states
+
+
+def _record(decoder: Any, hidden: Hidden) -> list[Call]:
+    calls: list[Call] = []
+    layers, norm = decoder.layers, decoder.norm
+    decoder.layers = nn.ModuleList(_Stub(layer, calls) for layer in layers)
+    decoder.norm = nn.Identity()
+    try:
+        with torch.no_grad():
+            decoder(inputs_embeds=hidden, use_cache=False)
+    finally:
+        decoder.layers, decoder.norm = layers, norm
+    return calls

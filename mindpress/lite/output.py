@@ -1,0 +1,81 @@
+"""A quantized block or an outer tensor under the checkpoint's own names, as it is written."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from mindpress.formats import awq
+from mindpress.formats.fusion import fuse, fuse_quantized, unfuse, unfuse_quantized
+from mindpress.formats.quantized import QuantizedWeight
+from mindpress.lite.block import BlockCodes
+from mindpress.lite.plan import QuantizationPlan
+from mindpress.models.description import Architecture, Linear, Role
+from mindpress.models.tensors import block_tensors, outer_tensors
+from mindpress.sources.folder import NORM_FIELDS
+
+
+def output_names(plan: QuantizationPlan) -> list[str]:
+    """Every tensor of the finished folder, in the order it is written."""
+    architecture, shape = plan.source.architecture, plan.source.shape
+    codes = {p.linear.name for p in plan.linears if not p.obstacle}
+    block: list[str] = []
+    for name in block_tensors(architecture, shape):
+        stem, _, kind = name.rpartition(".")
+        packed = kind == "weight" and stem in codes
+        block += [f"{stem}.{part}" for part in awq.SUFFIXES] if packed else [name]
+    inner = [f"{architecture.layer(i)}.{name}" for i in range(shape.layers) for name in block]
+    return [*outer_tensors(architecture, shape), *inner]
+
+
+def block_output(
+    plan: QuantizationPlan, runs: Architecture, index: int, result: BlockCodes
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a block; `result` uses the names of the class that runs it."""
+    reads, prefix = plan.source.architecture, plan.source.architecture.layer(index)
+    skipped = set(plan.skipped)
+    for linear in reads.block.linears:
+        name = f"{prefix}.{linear.name}"
+        if linear.name in skipped:
+            yield f"{name}.weight", _floats(plan, runs, linear, result, "weight")
+        else:
+            packed = awq.pack(_codes(plan, runs, linear, result))
+            yield from ((f"{name}.{part}", tensor) for part, tensor in packed.items())
+        if plan.source.shape.has_bias(linear.roles[0]):
+            yield f"{name}.bias", _floats(plan, runs, linear, result, "bias")
+    for field in NORM_FIELDS:
+        if getattr(reads.block, field):
+            norm = result.floats[f"{getattr(runs.block, field)}.weight"]
+            yield f"{prefix}.{getattr(reads.block, field)}.weight", norm
+
+
+def output_config(plan: QuantizationPlan) -> dict[str, Any]:
+    """config.json of the finished folder."""
+    config = dict(plan.source.config)
+    stored = str(plan.stored).removeprefix("torch.")
+    key = "torch_dtype" if "torch_dtype" in config else "dtype"
+    config[key] = stored
+    config["quantization_config"] = awq.quantization_config(plan.spec, plan.skipped)
+    return config
+
+
+def _codes(
+    plan: QuantizationPlan, runs: Architecture, linear: Linear, result: BlockCodes
+) -> QuantizedWeight:
+    if linear.name in result.codes and runs is plan.source.architecture:
+        return result.codes[linear.name]
+    roles: dict[Role, QuantizedWeight] = {}
+    for role in linear.roles:
+        held = runs.block.linear_of(role)
+        roles[role] = unfuse_quantized(result.codes[held.name], held, plan.source.shape)[role]
+    return fuse_quantized(roles, linear, plan.source.shape)
+
+
+def _floats(
+    plan: QuantizationPlan, runs: Architecture, linear: Linear, result: BlockCodes, kind: str
+) -> Tensor:
+    roles: dict[Role, Tensor] = {}
+    for role in linear.roles:
+        held = runs.block.linear_of(role)
+        roles[role] = unfuse(result.floats[f"{held.name}.{kind}"], held, plan.source.shape)[role]
+    return fuse(roles, linear, plan.source.shape)

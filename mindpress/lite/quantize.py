@@ -1,0 +1,239 @@
+"""Run a recipe over a model, one decoder block at a time."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mindpress import __version__
+from mindpress.calib.capture import capture_inputs
+from mindpress.calib.datasets import calibration_tokens
+from mindpress.calib.hidden import hidden_states
+from mindpress.calib.journal import Journal, fingerprint
+from mindpress.calib.statistics import InputStatistics
+from mindpress.calib.stream import BlockStream, LiveBlock
+from mindpress.checkpoint.companions import copy_companions, load_tokenizer
+from mindpress.checkpoint.staging import StagedFolder, check_space, check_target
+from mindpress.checkpoint.writer import ShardWriter, parse_size
+from mindpress.errors import ConfigError, NumericError
+from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
+from mindpress.lite.block import BlockTask
+from mindpress.lite.card import model_card
+from mindpress.lite.choose import Choice, HeldOut, choose
+from mindpress.lite.output import block_output, output_config, output_names
+from mindpress.lite.plan import QuantizationPlan, plan_quantization
+from mindpress.lite.recipe import Recipe
+from mindpress.lite.report import LayerReport, QuantizationReport, report_html
+from mindpress.lite.sites import sites_of
+from mindpress.models.tensors import outer_tensors
+
+HELD_OUT_SHARE = 8
+MOST_HELD_OUT_TOKENS = 16384
+SPILL = "hidden-states.bin"
+
+
+def quantize_model(
+    recipe: Recipe, target: Path, *, overwrite: bool = False, listener: Listener = ignore
+) -> QuantizationReport:
+    """Write the quantized model to `target` as a Hugging Face folder in the AWQ gemm format.
+
+    Everything is checked before the first block. An interrupted run leaves a hidden folder
+    beside `target`; the same call goes on from it. Peak memory: one block in float32, X^T X of
+    its inputs, the codes of two candidates and the hidden states of the calibration set.
+    """
+    started = time.monotonic()
+    check_target(target, overwrite=overwrite)
+    plan = plan_quantization(recipe)
+    limit = parse_size(recipe.max_shard_size)
+    check_space(target, plan.bytes_after)
+    for note in plan.notes:
+        listener(Note(note, "warning"))
+    tokens = _tokens(recipe, plan)
+    _check_finite(plan, listener)
+    with StagedFolder(target, overwrite=overwrite, resumable=True) as staged:
+        mark = fingerprint(__version__, recipe, tokens.numpy().tobytes(), files=_inputs(plan))
+        run = _Run(recipe, plan, tokens, staged.path, limit, mark)
+        layers = run.blocks(listener)
+        report = run.finish(target, layers, time.monotonic() - started)
+        staged.commit()
+    listener(Finished(report.seconds))
+    return report
+
+
+class _Run:
+    """The state of one run: what is written, and the hidden states before the next block."""
+
+    def __init__(
+        self, recipe: Recipe, plan: QuantizationPlan, tokens: Int[Tensor, "samples tokens"],
+        folder: Path, max_shard_bytes: int, mark: str,
+    ) -> None:  # fmt: skip
+        self.recipe, self.plan, self.tokens, self.folder = recipe, plan, tokens, folder
+        self.device = pick_device(recipe.device)
+        self.stream = BlockStream(plan.source, self.device, compute_type(self.device, plan))
+        self.writer = ShardWriter(folder, output_names(plan), max_shard_bytes)
+        self.journal = Journal(folder, mark)
+        self.task = BlockTask(
+            block=self.stream.runs.block,
+            shape=plan.source.shape,
+            spec=plan.spec,
+            quantized=_quantized_names(plan, self.stream),
+            norm_offset=plan.source.architecture.norm_offset,
+            stored=plan.stored,
+            device=self.device,
+        )
+
+    def blocks(self, listener: Listener) -> list[LayerReport]:
+        """Quantize and write every block, from where an earlier run stopped."""
+        layers = self._resume(listener)
+        hidden = self._hidden()
+        self.stream.embed(self.tokens, hidden)
+        listener(Started("quantize", len(self.stream)))
+        for index in range(len(self.stream)):
+            began = time.monotonic()
+            with self.stream.block(index) as block:
+                if index < len(layers):
+                    self._pass(block, hidden)
+                    listener(Advanced(index + 1, "done in an earlier run"))
+                    continue
+                choice = self._quantize(block, hidden)
+            self._write(index, choice)
+            layers.append(LayerReport.of(index, choice, time.monotonic() - began))
+            self.journal.save({"writer": self.writer.state, "layers": [asdict(x) for x in layers]})
+            listener(Advanced(index + 1, choice.result.method, layers[-1].figures))
+        return layers
+
+    def finish(self, target: Path, layers: list[LayerReport], seconds: float) -> QuantizationReport:
+        """Write what is left: embedding, head, companions, config, report, model card."""
+        source = self.plan.source
+        for name in outer_tensors(source.architecture, source.shape):
+            self.writer.write(name, source.checkpoint.tensor(name).to(self.plan.stored))
+        self.writer.finish()
+        (self.folder / SPILL).unlink(missing_ok=True)
+        copy_companions(source.folder, self.folder)
+        _write_json(self.folder / "config.json", output_config(self.plan))
+        report = QuantizationReport.of(self.recipe, self.plan, target, layers, seconds)
+        _write_json(self.folder / "report.json", report.as_dict())
+        (self.folder / "report.html").write_text(report_html(report), encoding="utf-8")
+        (self.folder / "README.md").write_text(model_card(report), encoding="utf-8")
+        self.journal.remove()
+        return report
+
+    def _resume(self, listener: Listener) -> list[LayerReport]:
+        saved = self.journal.load()
+        if saved is None:
+            for left in self.folder.glob("part-*.safetensors"):
+                left.unlink()
+            return []
+        self.writer.resume(saved["writer"])
+        listener(Note(f"going on after layer {len(saved['layers'])} of an interrupted run"))
+        return [LayerReport(**layer) for layer in saved["layers"]]
+
+    def _hidden(self) -> Float[Tensor, "samples tokens hidden"]:
+        samples, length = self.tokens.shape
+        stored = self.plan.source.embedding_type
+        size = (samples, length, self.plan.source.shape.hidden)
+        return hidden_states(size, stored, self.folder / SPILL)
+
+    def _pass(self, block: LiveBlock, hidden: Tensor) -> None:
+        for batch in hidden.split(self.recipe.calibration.batch_size):
+            batch.copy_(block.run(batch))
+
+    def _quantize(self, block: LiveBlock, hidden: Tensor) -> Choice:
+        seen, held = self._observe(block, hidden)
+        return choose(block, self.task, seen, held, search=self.recipe.search_scale)
+
+    def _observe(
+        self, block: LiveBlock, hidden: Tensor
+    ) -> tuple[dict[str, InputStatistics], HeldOut]:
+        """Run the original block on all samples; `hidden` becomes its output."""
+        count = held_out_samples(*self.tokens.shape)
+        inputs = hidden[len(hidden) - count :].clone()
+        seen, watched = self._watched()
+        with capture_inputs(block.module, watched):
+            seen_samples = hidden if count == len(hidden) else hidden[: len(hidden) - count]
+            self._pass(block, seen_samples)
+        outputs = torch.empty(inputs.shape, dtype=torch.float32)
+        for into, batch in zip(outputs.split(1), inputs.split(1), strict=True):
+            into.copy_(block.run(batch))
+        hidden[len(hidden) - count :] = outputs.to(hidden.dtype)
+        for name, statistics in seen.items():
+            if not statistics.finite:
+                raise NumericError(
+                    f"layer {block.index}, {name}: activations are NaN or infinite",
+                    hint="the model overflows; try --device cpu, which computes in 32 bits",
+                )
+        return seen, HeldOut(inputs, outputs)
+
+    def _watched(self) -> tuple[dict[str, InputStatistics], dict[str, InputStatistics]]:
+        """Statistics by site, and the same ones by the linear whose input is watched."""
+        seen, watched = {}, {}
+        for site in sites_of(self.task.block):
+            channels = self.plan.source.shape.columns[site.linears[0].roles[0]]
+            seen[site.name] = InputStatistics(channels, self.device)
+            watched[site.linears[0].name] = seen[site.name]
+        return seen, watched
+
+    def _write(self, index: int, choice: Choice) -> None:
+        for name, tensor in block_output(self.plan, self.stream.runs, index, choice.result):
+            self.writer.write(name, tensor)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`auto` is CUDA when there is one. ConfigError when CUDA is asked for and absent."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no CUDA device is available", hint="use --device cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def compute_type(device: torch.device, plan: QuantizationPlan) -> torch.dtype:
+    """float32 on a CPU, where 16-bit products are slow; the stored type on a GPU."""
+    return torch.float32 if device.type == "cpu" else plan.stored
+
+
+def held_out_samples(samples: int, length: int) -> int:
+    """How many samples are kept out of the statistics to judge candidates by."""
+    wanted = max(1, samples // HELD_OUT_SHARE)
+    return min(wanted, max(1, MOST_HELD_OUT_TOKENS // length))
+
+
+def _tokens(recipe: Recipe, plan: QuantizationPlan) -> Int[Tensor, "samples tokens"]:
+    tokenizer = load_tokenizer(plan.source.folder, trust_remote_code=recipe.trust_remote_code)
+    wanted = recipe.calibration
+    return calibration_tokens(wanted.dataset, tokenizer, wanted.samples, plan.length, wanted.seed)
+
+
+def _check_finite(plan: QuantizationPlan, listener: Listener) -> None:
+    """Read every weight once, so that a damaged one is found before the long work."""
+    checkpoint = plan.source.checkpoint
+    listener(Started("check", len(checkpoint.tensors), "tensor"))
+    for done, name in enumerate(checkpoint.tensors, 1):
+        if not checkpoint.tensor(name).isfinite().all():
+            raise NumericError(
+                f"{checkpoint.tensors[name].file}: `{name}` holds NaN or infinite values",
+                hint="the checkpoint is damaged; download it again",
+            )
+        listener(Advanced(done, name))
+
+
+def _quantized_names(plan: QuantizationPlan, stream: BlockStream) -> frozenset[str]:
+    """Linears to quantize, under the names of the class that runs the block."""
+    roles = {role for p in plan.linears if not p.obstacle for role in p.linear.roles}
+    return frozenset(
+        linear.name for linear in stream.runs.block.linears if set(linear.roles) <= roles
+    )
+
+
+def _inputs(plan: QuantizationPlan) -> list[Path]:
+    shards = {info.file for info in plan.source.checkpoint.tensors.values()}
+    return [plan.source.folder / "config.json", *shards]
+
+
+def _write_json(file: Path, value: dict[str, Any]) -> None:
+    file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,152 @@
+"""What a run did: errors by layer, sizes, time and memory, as JSON and as a page."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mindpress import __version__
+from mindpress.lite.choose import PLAIN, Choice
+from mindpress.lite.plan import QuantizationPlan
+from mindpress.lite.recipe import Recipe
+from mindpress.memory import peak_bytes
+from mindpress.report.chart import bar_chart
+from mindpress.report.numbers import duration, percent, size
+from mindpress.report.page import Section, page
+from mindpress.report.table import pairs, table
+
+LIBRARIES = ("torch", "transformers", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """A layer: which candidate was kept, and relative output errors on held-out tokens.
+
+    `sites` are the relative errors of the linears, by the input they share.
+    """
+
+    layer: int
+    method: str
+    error: float
+    plain_error: float
+    seconds: float
+    candidates: dict[str, float] = field(default_factory=dict)
+    sites: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, layer: int, choice: Choice, seconds: float) -> "LayerReport":
+        return cls(layer, choice.result.method, choice.error, choice.plain_error,
+                   seconds, dict(choice.candidates), dict(choice.sites))  # fmt: skip
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """For the progress display."""
+        return {"error": self.error, "plain rounding": self.plain_error, **self.sites}
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationReport:
+    """The whole run. Sizes in bytes; `peak_memory_bytes` is of the whole process."""
+
+    recipe: Recipe
+    target: Path
+    family: str
+    parameters: int
+    bits_per_weight: float
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+    peak_memory_bytes: int
+    calibration_length: int
+    notes: tuple[str, ...]
+    layers: tuple[LayerReport, ...]
+    versions: dict[str, str]
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, plan: QuantizationPlan, target: Path,
+        layers: list[LayerReport], seconds: float,
+    ) -> "QuantizationReport":  # fmt: skip
+        return cls(
+            recipe=recipe,
+            target=target,
+            family=plan.source.architecture.hf_class,
+            parameters=plan.parameters,
+            bits_per_weight=plan.bits_per_weight,
+            bytes_before=plan.bytes_before,
+            bytes_after=plan.bytes_after,
+            seconds=seconds,
+            peak_memory_bytes=peak_bytes(),
+            calibration_length=plan.length,
+            notes=plan.notes,
+            layers=tuple(layers),
+            versions={"mindpress": __version__, "python": platform.python_version()}
+            | {name: version(name) for name in LIBRARIES},
+        )
+
+    @property
+    def mean_error(self) -> float:
+        """Mean of the layers' errors."""
+        return sum(layer.error for layer in self.layers) / len(self.layers)
+
+    @property
+    def mean_plain_error(self) -> float:
+        """The same if every layer had been rounded plainly."""
+        return sum(layer.plain_error for layer in self.layers) / len(self.layers)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `report.json` and `--json`."""
+        means = {"mean_error": self.mean_error, "mean_plain_error": self.mean_plain_error}
+        return {**asdict(self), "target": str(self.target), **means}
+
+
+def report_html(report: QuantizationReport) -> str:
+    """A page for people: outcome, error of every layer beside plain rounding's, settings."""
+    names = [f"layer {layer.layer}" for layer in report.layers]
+    errors = {
+        "kept": [layer.error for layer in report.layers],
+        PLAIN: [layer.plain_error for layer in report.layers],
+    }
+    sites = list(report.layers[0].sites)
+    rows = [
+        [layer.layer, layer.method, *(layer.sites.get(site) for site in sites), layer.seconds]
+        for layer in report.layers
+    ]
+    return page(
+        f"{Path(report.recipe.model).name} in {report.recipe.bits} bits",
+        [
+            Section("Outcome", (pairs(_outcome(report)),)),
+            Section(
+                "Error of each layer",
+                (bar_chart(names, errors, axis="relative output error"),),
+                "|difference|² of the block's output on calibration tokens held out of the"
+                " search, relative to |what the block adds|²; lower is better.",
+            ),
+            Section("Parts", (table(["layer", "kept", *sites, "seconds"], rows),)),
+            Section("Settings", (pairs(_settings(report)),)),
+        ],
+        subtitle=f"mindpress {report.versions['mindpress']}, {report.family}",
+    )
+
+
+def _outcome(report: QuantizationReport) -> Mapping[str, str | float]:
+    return {
+        "size before": size(report.bytes_before),
+        "size after": size(report.bytes_after),
+        "bits per weight": round(report.bits_per_weight, 3),
+        "mean error": percent(report.mean_error),
+        "mean error of plain rounding": percent(report.mean_plain_error),
+        "time": duration(report.seconds),
+        "peak memory": size(report.peak_memory_bytes),
+    }
+
+
+def _settings(report: QuantizationReport) -> Mapping[str, str | float]:
+    recipe = asdict(report.recipe)
+    calibration = recipe.pop("calibration")
+    settings = {name.replace("_", " "): str(value) for name, value in recipe.items()}
+    settings |= {f"calibration {name}": str(value) for name, value in calibration.items()}
+    settings["calibration length used"] = str(report.calibration_length)
+    return settings | {f"version of {name}": value for name, value in report.versions.items()}
