@@ -4,8 +4,9 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from mindpress.errors import InputError
 
@@ -65,9 +66,9 @@ def _rows(file: Path) -> Iterator[str]:
                 yield text
 
 
-def _open_lines(file: Path) -> IO[str]:
+def _open_lines(file: Path) -> TextIOWrapper:
     if file.suffix == ".gz":
-        return cast(IO[str], gzip.open(file, "rt", encoding="utf-8-sig"))
+        return cast(TextIOWrapper, gzip.open(file, "rt", encoding="utf-8-sig"))
     return file.open(encoding="utf-8-sig")
 
 
@@ -77,7 +78,7 @@ def _text_of_line(where: str, line: str) -> str:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON: {error}", hint="one object a line") from None
     if not isinstance(row, dict):
-        raise InputError(f"{where}: holds a {type(row).__name__}, expected an object")
+        raise InputError(f"{where}: holds {type(row).__name__}, expected an object")
     return _text_of_row(where, row)
 
 
@@ -85,7 +86,7 @@ def _text_of_row(where: str, row: dict[str, Any]) -> str:
     key = _text_key(where, list(row))
     value = _joined_chat(where, row[key]) if key == CHAT_KEY else row[key]
     if value is not None and not isinstance(value, str):
-        raise InputError(f"{where}: `{key}` is a {type(value).__name__}, expected text")
+        raise InputError(f"{where}: `{key}` is of type {type(value).__name__}, expected text")
     return _without_surrogates(value or "")
 
 

@@ -28,7 +28,8 @@ ROWS_REPORTED = 512
 
 Weights = Mapping[str, Tensor]
 Statistics = Mapping[str, InputStatistics]
-SiteScales = dict[str, Channels]
+# Channels of each site; their number differs from site to site.
+SiteScales = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
