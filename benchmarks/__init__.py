@@ -1,0 +1,1 @@
+"""What is fast and how much it costs, as ratios in one run; `results/` holds the JSON."""

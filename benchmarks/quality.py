@@ -1,0 +1,120 @@
+"""Loss and time of mindpress, plain rounding and AutoAWQ at w4 g128 on the same tokens.
+
+    python -m benchmarks.quality MODEL [MODEL ...] --train TRAIN.txt --test TEST.txt \\
+        --autoawq RIVAL_PYTHON --scratch DIR
+
+KL is the mean divergence of next-token distributions from the original over the whole test text
+(windows of 256 tokens), computed by `mindpress.engine` for every output alike. Each method is a
+process of its own; times are wall and CPU seconds of the whole process.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from benchmarks.machine import save
+from mindpress.calib.datasets import calibration_tokens, read_text
+from mindpress.checkpoint.companions import copy_companions, load_tokenizer
+from mindpress.engine.config import EngineConfig
+from mindpress.engine.loader import load_decoder
+from mindpress.engine.perplexity import cut_windows, score_windows
+from mindpress.formats.quantized import QuantSpec
+from mindpress.lite.rounding import rounded
+from mindpress.sources.folder import open_folder
+
+SAMPLES, LENGTH, SEED = 128, 256, 0
+RIVAL = Path(__file__).parent / "rivals" / "autoawq_quantize.py"
+
+
+def round_plainly(model: Path, target: Path) -> None:
+    """A float folder whose linears are rounded to nearest, nothing else."""
+    target.mkdir(parents=True)
+    source = open_folder(model)
+    linears = {linear.name for linear in source.architecture.block.linears}
+    tensors = load_file(model / "model.safetensors")
+    for name, tensor in tensors.items():
+        if any(name.endswith(f"{linear}.weight") for linear in linears):
+            tensors[name] = rounded(tensor, QuantSpec()).to(tensor.dtype)
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    (target / "config.json").write_text((model / "config.json").read_text())
+    copy_companions(model, target)
+
+
+def timed(command: list[str]) -> dict[str, float]:
+    """Wall and CPU seconds and peak MiB of a process."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    wall, cpu = time.perf_counter() - began, usage.ru_utime + usage.ru_stime
+    return {"wall_seconds": round(wall, 1), "cpu_seconds": round(cpu, 1),
+            "peak_mib": round(usage.ru_maxrss / 1024)}  # fmt: skip
+
+
+def score(model: Path, output: Path, test: str) -> dict[str, float | None]:
+    """Perplexity, KL and agreement of `output` against `model`."""
+    import torch
+
+    tokenizer = load_tokenizer(model)
+    ids = torch.tensor(tokenizer(test, add_special_tokens=False, verbose=False)["input_ids"])
+    decoders = [load_decoder(open_folder(f), EngineConfig(device="cpu")) for f in (output, model)]
+    found = asdict(score_windows(decoders[0], cut_windows(ids, LENGTH), decoders[1]))
+    return {name: round(value, 7) for name, value in found.items()}
+
+
+def compare(model: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Every method on one model."""
+    place = args.scratch / model.name
+    place.mkdir(parents=True, exist_ok=True)
+    tokens = calibration_tokens(str(args.train), load_tokenizer(model), SAMPLES, LENGTH, SEED)
+    save_file({"tokens": tokens}, place / "tokens.safetensors")
+    ours = [sys.executable, "-m", "mindpress", "lite", "auto-awq", str(model), "--overwrite",
+            "--calib-dataset", str(args.train), "--calib-samples", str(SAMPLES),
+            "--calib-seqlen", str(LENGTH), "--seed", str(SEED), "--batch-size", "8"]  # fmt: skip
+    rival = [str(args.autoawq), str(RIVAL), str(model), str(place / "tokens.safetensors")]
+    times = {
+        "mindpress, search": timed([*ours, "--search-scale", "--work-dir", str(place / "search")]),
+        "mindpress, default": timed([*ours, "--work-dir", str(place / "default")]),
+    }
+    if not args.skip_autoawq:
+        times["AutoAWQ 0.2.9"] = timed([*rival, str(place / "autoawq")])
+        times["AutoAWQ 0.2.9 as shipped"] = timed(
+            [*rival, str(place / "as-shipped"), "--as-shipped"]
+        )
+    if not (place / "plain").exists():
+        round_plainly(model, place / "plain")
+    folders = {"plain rounding": "plain", "mindpress, search": "search",
+               "mindpress, default": "default", "AutoAWQ 0.2.9": "autoawq",
+               "AutoAWQ 0.2.9 as shipped": "as-shipped"}  # fmt: skip
+    test = read_text(str(args.test), "test")
+    rows: dict[str, Any] = {}
+    for name, folder in folders.items():
+        if (place / folder).exists():
+            rows[name] = score(model, place / folder, test) | times.get(name, {})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--autoawq", type=Path, help="python of AutoAWQ's environment")
+    parser.add_argument("--skip-autoawq", action="store_true", help="score its earlier output")
+    parser.add_argument("--scratch", type=Path, required=True)
+    args = parser.parse_args()
+    figures = {model.name: compare(model, args) for model in args.models}
+    command = "python -m benchmarks.quality MODELS --train TRAIN --test TEST --autoawq PYTHON"
+    save("quality", command, {"samples": SAMPLES, "length": LENGTH, "seed": SEED, **figures})
+
+
+if __name__ == "__main__":
+    main()
