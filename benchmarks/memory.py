@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.machine import save
 from benchmarks.random_llama import llama_config, write
 
-PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+PEAK = "from mindpress.memory import peak_bytes; print(peak_bytes())"
 BASE = "import torch, transformers, safetensors, datasets; from transformers import {names}; "
 NAMES = "AutoModelForCausalLM, LlamaForCausalLM"
 LOAD = (

@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path, help="folder of the model")
     parser.add_argument("tokens", type=Path, help="safetensors file with int64 `tokens`")
     parser.add_argument("out", type=Path, help="folder to write, which must not exist")

@@ -99,8 +99,12 @@ def find_dataset(name: str) -> Dataset:
     """
     if name in DATASETS:
         return DATASETS[name]
-    file = Path(name).expanduser()
-    if file.exists() or name.endswith(ENDINGS) or name.startswith((".", "/", "~")):
+    try:
+        file = Path(name).expanduser()
+        exists = bool(name) and file.exists()
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{name}: no such file: {error}", hint="check the path") from None
+    if exists or name.endswith(ENDINGS) or name.startswith((".", "/", "~")):
         check_text_file(file)
         joiner = "" if file.suffix == ".txt" else "\n\n"
         return Dataset(name, train=str(file), test=str(file), joiner=joiner, test_joiner=joiner)

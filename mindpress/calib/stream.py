@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mindpress.checkpoint.reader import Checkpoint
 from mindpress.errors import NumericError
 from mindpress.formats.fusion import fuse
 from mindpress.models.description import Architecture, Role
@@ -91,18 +92,21 @@ class BlockStream:
         finally:
             block.to("meta")
 
-    def weights(self, index: int) -> dict[str, Tensor]:
-        """The tensors of a block under the names of the class that runs it, as stored."""
+    def weights(self, index: int) -> Mapping[str, Tensor]:
+        """The tensors of a block under the names of the class that runs it, as stored.
+
+        Each is read when it is asked for, and not kept.
+        """
         prefix, reads = self.source.architecture.layer(index), self.source.architecture
         if reads.block == self.runs.block:
             names = block_tensors(reads, self.source.shape)
-            return {name: self.source.checkpoint.tensor(f"{prefix}.{name}") for name in names}
+            return _Unread(self.source.checkpoint, prefix, tuple(names))
         return _renamed(self.source, index, self.runs)
 
     def _state(self, index: int) -> dict[str, Tensor]:
         state = {}
         for name, tensor in self.weights(index).items():
-            if not tensor.isfinite().all():
+            if not finite(tensor):
                 prefix = self.source.architecture.layer(index)
                 raise NumericError(
                     f"{self.source.folder}: `{prefix}.{name}` holds NaN or infinite values",
@@ -117,6 +121,28 @@ class BlockStream:
         if size not in self._calls:
             self._calls[size] = _record(self._decoder, hidden)
         return self._calls[size][index]
+
+
+class _Unread(Mapping[str, Tensor]):
+    """Tensors of a block that are read from the checkpoint at every look."""
+
+    def __init__(self, checkpoint: Checkpoint, prefix: str, names: tuple[str, ...]) -> None:
+        self._checkpoint, self._prefix, self._names = checkpoint, prefix, names
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._checkpoint.tensor(f"{self._prefix}.{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; takes no memory."""
+    low, high = tensor.aminmax()
+    return bool(low.isfinite() and high.isfinite())
 
 
 def _renamed(source: ModelFolder, index: int, runs: Architecture) -> dict[str, Tensor]:

@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mindpress.errors import InputError, MindpressError
+from mindpress.checkpoint.staging import disk_errors
+from mindpress.errors import InputError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
                    "merges.txt", "special_tokens_map.json", "added_tokens.json",
@@ -30,17 +31,22 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     check_tokenizer_files(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except MindpressError:
-        raise
-    except (ValueError, OSError, KeyError, ImportError, TypeError) as error:
-        raise InputError(*_tokenizer_words(folder, error)) from None
     except Exception as error:  # noqa: BLE001 - the tokenizers library raises bare Exception
-        raise InputError(*_tokenizer_words(folder, error)) from None
+        raise _tokenizer_error(folder, error) from None
 
 
-def _tokenizer_words(folder: Path, error: Exception) -> tuple[str]:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return (f"{folder}: the tokenizer cannot be read: {reason}",)
+def _tokenizer_error(folder: Path, error: Exception) -> InputError:
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return InputError(
+            f"{folder}: its tokenizer is code of its own, which is not run",
+            hint="read the .py files, and if you trust them add --trust-remote-code",
+        )
+    reason = text.splitlines()[0] if text else type(error).__name__
+    return InputError(
+        f"{folder}: the tokenizer cannot be read: {reason}",
+        hint="copy the tokenizer files of the original model into the folder",
+    )
 
 
 def copy_companions(source: Path, target: Path) -> list[str]:
@@ -48,5 +54,6 @@ def copy_companions(source: Path, target: Path) -> list[str]:
     names = [name for name in COMPANIONS if (source / name).is_file()]
     names += sorted(file.name for file in source.glob("*.py"))
     for name in names:
-        shutil.copyfile(source / name, target / name)
+        with disk_errors(target / name):
+            shutil.copyfile(source / name, target / name)
     return names

@@ -22,6 +22,9 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
           "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}  # fmt: skip
 NAMED_IN_ERRORS = 5
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+# Beside these the Hub's repositories often hold the same weights again under other names.
+SINGLE = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder)
 
 
-def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]],
-                  ignored: Iterable[str] = ()) -> None:  # fmt: skip
+def check_tensors(
+    checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]], ignored: Iterable[str] = ()
+) -> None:
     """Refuse missing, extra, misshapen and non-float tensors. `ignored` are name endings."""
     folder, endings = checkpoint.folder, tuple(ignored)
     refuse_listed(folder, "tensors are missing", expected.keys() - checkpoint.tensors.keys())
@@ -93,10 +97,11 @@ def check_tensors(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]
     for name, shape in expected.items():
         info = checkpoint.tensors[name]
         if info.shape != shape:
-            got, want = list(info.shape), list(shape)
-            raise InputError(f"{info.file}: `{name}` is {got}, expected {want}",
-                             hint="config.json and the weights are of different models")  # fmt: skip
-        if not info.dtype.is_floating_point or info.dtype.itemsize < 2:
+            raise InputError(
+                f"{info.file}: `{name}` is {list(info.shape)}, expected {list(shape)}",
+                hint="config.json and the weights are of different models",
+            )
+        if info.dtype not in FLOATS:
             raise InputError(f"{info.file}: `{name}` is {info.dtype}, expected 16 or 32-bit floats")
 
 
@@ -105,8 +110,10 @@ def refuse_listed(where: Path, what: str, names: Iterable[str]) -> None:
     listed = sorted(names)
     if listed:
         shown = ", ".join(listed[:NAMED_IN_ERRORS]) + (" ..." if listed[NAMED_IN_ERRORS:] else "")
-        raise InputError(f"{where}: {len(listed)} {what}: {shown}",
-                         hint="download the model again, or check config.json")  # fmt: skip
+        raise InputError(
+            f"{where}: {what} ({len(listed)}): {shown}",
+            hint="download the model again, or check config.json",
+        )
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -130,6 +137,8 @@ def _shard_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.exists():
         names = _indexed(index)
+    elif (folder / SINGLE).exists():
+        names = [SINGLE]
     else:
         names = sorted(file.name for file in folder.glob("*.safetensors"))
     if not names:
@@ -153,6 +162,8 @@ def _indexed(index: Path) -> list[str]:
         isinstance(name, str) and isinstance(file, str) for name, file in weight_map.items()
     ):
         raise InputError(f"{index}: `weight_map` is not a map from tensors to files")
+    if not weight_map:
+        raise InputError(f"{index}: `weight_map` is empty", hint="download the file again")
     return sorted(set(weight_map.values()))
 
 
@@ -161,13 +172,21 @@ def _confined(folder: Path, name: str) -> Path:
     file = folder / name
     if Path(name).name != name:
         raise InputError(f"{folder / INDEX}: `{name}` leaves the folder")
-    if not file.is_file():
+    if not _is_file(file):
         raise InputError(f"{file}: the shard is missing", hint="download the model again")
     home, real = folder.resolve(), file.resolve()
     cache = home.parent.parent / "blobs"  # models--org--name/snapshots/REVISION
     if real.parent != home and real.parent != cache:
         raise InputError(f"{file}: links to {real}, outside the folder", hint="copy the file here")
     return file
+
+
+def _is_file(file: Path) -> bool:
+    """Without the error that a name too long, or one with a null character, would raise."""
+    try:
+        return file.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _open(file: Path) -> Any:

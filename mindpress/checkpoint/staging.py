@@ -1,12 +1,14 @@
 """An output folder that appears whole or not at all.
 
 Work goes to a hidden folder beside the target, on the same file system; `commit` syncs it and
-renames it. A lock in it keeps a second run out.
+renames it. A lock in it keeps a second run out. POSIX only: there is no `fcntl` on Windows.
 """
 
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -26,23 +28,19 @@ class StagedFolder:
     """
 
     def __init__(self, target: Path, *, overwrite: bool = False, resumable: bool = False) -> None:
-        self.target = target.absolute()
+        self.target = target.resolve()
         self.path = self.target.parent / f".{self.target.name}.partial"
         self._overwrite, self._resumable = overwrite, resumable
         self._lock: IO[str] | None = None
+        self._committed = False
 
     def __enter__(self) -> "StagedFolder":
         check_target(self.target, overwrite=self._overwrite)
-        try:
+        with disk_errors(self.target.parent):
             self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             if not self._resumable or self._overwrite:
                 self.clear()
-        except OSError as error:
-            raise ResourceError(
-                f"cannot write to {self.target.parent}: {error.strerror}",
-                hint="choose another folder",
-            ) from None
         return self
 
     def clear(self) -> None:
@@ -53,17 +51,23 @@ class StagedFolder:
 
     def commit(self) -> None:
         """Sync every file, then put the folder in its place."""
-        for file in self.path.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        (self.path / LOCK).unlink()
+        check_target(self.target, overwrite=self._overwrite)
+        with disk_errors(self.target):
+            for file in self.path.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            (self.path / LOCK).unlink()
+            self._replace()
+            self._committed = True
+            _sync(self.target.parent)
+
+    def _replace(self) -> None:
         old = self.target.parent / f".{self.target.name}.old"
         if old.exists():
             _remove(old)
         if self.target.exists():
             self.target.rename(old)
         self.path.rename(self.target)
-        _sync(self.target.parent)
         if old.exists():
             _remove(old)
 
@@ -73,10 +77,9 @@ class StagedFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        finished = not (self.path / LOCK).exists()
         if self._lock:
             self._lock.close()
-        if not finished and not self._resumable:
+        if not self._committed and not self._resumable:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def _take_lock(self) -> None:
@@ -90,23 +93,50 @@ class StagedFolder:
             ) from None
 
 
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """ResourceError in the place of an OSError: a full disk, a quota, no permission."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="free some space, or choose another folder",
+        ) from None
+
+
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Refuse an output folder that holds something, or whose place cannot be written.
 
     Writes nothing.
     """
-    if target.exists() and not target.is_dir():
-        raise ConfigError(f"{target}: is a file", hint="name a new folder")
-    if target.is_dir() and any(target.iterdir()):
-        _check_occupied(target, overwrite=overwrite)
-    place = next(folder for folder in target.absolute().parents if folder.exists())
-    if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
-        raise ResourceError(f"{place}: no permission to write", hint="choose another folder")
+    with disk_errors(target):
+        place = _nearest(target)
+        if not place.is_dir():
+            raise ConfigError(f"{place}: is a file", hint="name a new folder")
+        if target.is_dir() and any(target.iterdir()):
+            _check_occupied(target, overwrite=overwrite)
+        parent = _nearest(target.absolute().parent)
+        if not os.access(parent, os.W_OK | os.X_OK) or os.statvfs(parent).f_flag & os.ST_RDONLY:
+            raise ResourceError(f"{parent}: no permission to write", hint="choose another folder")
+
+
+def check_not_inside(target: Path, source: Path) -> None:
+    """Refuse an output folder that is, or holds, the model it is made from."""
+    where, model = target.resolve(), source.resolve()
+    if where == model or where in model.parents:
+        raise ConfigError(f"{target}: holds the model that is read", hint="name a new folder")
+
+
+def _nearest(path: Path) -> Path:
+    """`path`, or the first of its parents that exists."""
+    whole = path.absolute()
+    return next(place for place in (whole, *whole.parents) if place.exists())
 
 
 def check_space(target: Path, need: int) -> None:
     """Refuse to start when the file system of `target` has less than `need` bytes free."""
-    place = next(folder for folder in target.absolute().parents if folder.exists())
+    place = _nearest(target.absolute().parent)
     free = shutil.disk_usage(place).free
     if free < need:
         raise ResourceError(

@@ -8,6 +8,7 @@ Format: https://github.com/huggingface/safetensors, section "Format".
 import json
 import os
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import torch
 from torch import Tensor
 
 from mindpress.checkpoint.reader import DTYPES, INDEX
-from mindpress.errors import ConfigError, ResourceError
+from mindpress.checkpoint.staging import disk_errors
+from mindpress.errors import ConfigError, InputError
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-HEADER_BYTES = 64  # what an entry takes beside its name: type, shape, offsets
-ENTRY_BYTES = 160
+HEADER_BYTES = 64  # braces and metadata
+ENTRY_BYTES = 160  # what an entry takes beside its name: type, shape, offsets
 METADATA = {"format": "pt"}  # one key only: safetensors writes several in random order
 
 
@@ -42,26 +44,18 @@ class ShardWriter:
 
     def __init__(self, folder: Path, names: list[str], max_shard_bytes: int) -> None:
         self._folder, self._limit = folder, max_shard_bytes
-        room = sum(len(name.encode()) + ENTRY_BYTES for name in names) + HEADER_BYTES
+        room = sum(len(json.dumps(name)) + ENTRY_BYTES for name in names) + HEADER_BYTES
         self._reserved = -(-room // 8) * 8
         self._shards: list[_Shard] = []
 
     def write(self, name: str, tensor: Tensor) -> None:
-        """Append one tensor."""
+        """Append one tensor. ResourceError when the disk is full."""
         data = tensor.detach().cpu().contiguous()
         nbytes = data.numel() * data.element_size()
-        if not self._shards or (
-            self._shards[-1].size and self._shards[-1].size + nbytes > self._limit
-        ):
-            self._shards.append(_Shard(self._part(len(self._shards)), self._reserved))
-        shard = self._shards[-1]
-        try:
-            with shard.file.open("r+b" if shard.file.exists() else "w+b") as file:
-                file.seek(8 + shard.reserved + shard.size)
-                file.write(data.view(-1).view(torch.uint8).numpy().data)
-        except OSError as error:
-            hint = "free some space and run the command again"
-            raise ResourceError(f"{shard.file}: {error.strerror}", hint=hint) from None
+        shard = self._shard_for(nbytes)
+        with disk_errors(shard.file), shard.file.open("r+b") as file:
+            file.seek(8 + shard.reserved + shard.size)
+            file.write(data.view(-1).view(torch.uint8).numpy().data)
         shard.entries[name] = {
             "dtype": NAMES[data.dtype],
             "shape": list(data.shape),
@@ -78,7 +72,8 @@ class ShardWriter:
         """Continue after the tensors of `state`; anything written later is cut off."""
         for number, saved in enumerate(state):
             shard = _Shard(self._part(number), self._reserved, saved["entries"], saved["size"])
-            os.truncate(shard.file, 8 + shard.reserved + shard.size)
+            self._take_back(number)
+            _cut(shard)
             self._shards.append(shard)
         for extra in self._folder.glob("part-*.safetensors"):
             if extra not in [shard.file for shard in self._shards]:
@@ -89,21 +84,52 @@ class ShardWriter:
         count = len(self._shards)
         weight_map: dict[str, str] = {}
         for number, shard in enumerate(self._shards, 1):
-            _write_header(shard)
             name = (
                 "model.safetensors"
                 if count == 1
                 else f"model-{number:05d}-of-{count:05d}.safetensors"
             )
-            shard.file.rename(self._folder / name)
+            with disk_errors(shard.file):
+                _write_header(shard)
+                shard.file.rename(self._folder / name)
             weight_map |= dict.fromkeys(shard.entries, name)
         if count > 1:
             total = sum(shard.size for shard in self._shards)
             index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-            (self._folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+            with disk_errors(self._folder / INDEX):
+                text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+                (self._folder / INDEX).write_text(text, encoding="utf-8")
+
+    def _take_back(self, number: int) -> None:
+        """A run killed within `finish` has named some of its shards already."""
+        for name in ("model.safetensors", f"model-{number + 1:05d}-of-*.safetensors"):
+            for file in self._folder.glob(name):
+                file.rename(self._part(number))
+
+    def _shard_for(self, nbytes: int) -> _Shard:
+        """The last shard, or a new one when `nbytes` more would pass the limit."""
+        last = self._shards[-1] if self._shards else None
+        if last is None or (last.size and last.size + nbytes > self._limit):
+            last = _Shard(self._part(len(self._shards)), self._reserved)
+            with disk_errors(last.file), last.file.open("wb") as file:
+                file.truncate(8 + last.reserved)  # also drops what a killed run left there
+            self._shards.append(last)
+        return last
 
     def _part(self, number: int) -> Path:
         return self._folder / f"part-{number:05d}.safetensors"
+
+
+def _cut(shard: _Shard) -> None:
+    """Drop what was written after the journal was; refuse a shard that lacks something."""
+    there = shard.file.stat().st_size if shard.file.is_file() else 0
+    if there < 8 + shard.reserved + shard.size:
+        raise InputError(
+            f"{shard.file}: the unfinished output is damaged: {there} bytes of"
+            f" {8 + shard.reserved + shard.size}",
+            hint="start again with --overwrite",
+        )
+    os.truncate(shard.file, 8 + shard.reserved + shard.size)
 
 
 def _write_header(shard: _Shard) -> None:
@@ -122,9 +148,9 @@ def parse_size(text: str) -> int:
     upper = text.strip().upper()
     unit = next((name for name in sorted(units, key=len, reverse=True) if upper.endswith(name)), "")
     try:
-        size = int(float(upper.removesuffix(unit)) * units.get(unit, 1))
+        size = float(upper.removesuffix(unit)) * units.get(unit, 1)
     except ValueError:
-        size = 0
-    if size < 1:
+        size = 0.0
+    if not isfinite(size) or size < 1:
         raise ConfigError(f"--max-shard-size {text}: not a size", hint="for example 5GB or 500MB")
-    return size
+    return int(size)

@@ -7,7 +7,7 @@ Source: AutoAWQ 0.2.9, awq/modules/linear/gemm.py and awq/utils/packing_utils.py
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from mindpress.formats.packing import (
     pack_words,
     unpack_words,
 )
-from mindpress.formats.quantized import QuantizedWeight, QuantSpec
+from mindpress.formats.quantized import WHOLE_ROW, QuantizedWeight, QuantSpec
 
 ORDERS = {4: AWQ_ORDER, 8: AWQ_ORDER_8BIT}
 SUFFIXES = ("qweight", "qzeros", "scales")
@@ -89,15 +89,24 @@ def quantization_config(spec: QuantSpec, skipped: tuple[str, ...]) -> dict[str, 
     return config
 
 
-def read_quantization_config(config: Mapping[str, Any]) -> QuantSpec:
+def read_quantization_config(config: object) -> QuantSpec:
     """The spec that a `quantization_config` describes; refuses what this layout is not."""
+    if not isinstance(config, dict):
+        raise InputError(f"config.json: quantization_config is {config!r}, expected an object")
     method, version = config.get("quant_method"), str(config.get("version", "gemm")).lower()
     if method != "awq" or version != "gemm":
         raise InputError(
-            f"quantization_config: method `{method}` version `{version}` cannot be read",
+            f"config.json: quantization_config: method `{method}` version `{version}` cannot be"
+            " read",
             hint="mindpress reads AWQ folders of version gemm (its own and AutoAWQ's)",
         )
     bits, group = config.get("bits"), config.get("group_size")
-    if bits not in ORDERS or not isinstance(group, int):
-        raise InputError(f"quantization_config: bits {bits!r}, group_size {group!r}")
+    if not _is_whole(bits) or bits not in ORDERS:
+        raise InputError(f"config.json: quantization_config: bits is {bits!r}, expected 4 or 8")
+    if not _is_whole(group) or (group < 1 and group != WHOLE_ROW):
+        raise InputError(f"config.json: quantization_config: group_size is {group!r}")
     return QuantSpec(bits=bits, group_size=group)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

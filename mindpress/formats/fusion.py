@@ -12,7 +12,7 @@ from mindpress.models.description import Linear, Role
 from mindpress.models.shape import ModelShape
 
 
-def role_rows(linear: Linear, shape: ModelShape) -> dict[Role, Int64[Tensor, " rows"]]:
+def role_rows(linear: Linear, shape: ModelShape) -> dict[Role, Tensor]:
     """For each role of `linear`, which rows of the stored tensor are its rows, in order."""
     total = sum(shape.rows[role] for role in linear.roles)
     if linear.grouped:
@@ -23,7 +23,7 @@ def role_rows(linear: Linear, shape: ModelShape) -> dict[Role, Int64[Tensor, " r
 
 def _grouped_rows(
     rows: Int64[Tensor, " rows"], linear: Linear, shape: ModelShape
-) -> dict[Role, Int64[Tensor, " rows"]]:
+) -> dict[Role, Tensor]:
     """[kv head, heads per group, channel] -> the rows of each role, heads in order."""
     per_group = [shape.rows[role] // (shape.kv_heads * shape.head_dim) for role in linear.roles]
     grid = rows.view(shape.kv_heads, sum(per_group), shape.head_dim)

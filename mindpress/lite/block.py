@@ -100,7 +100,7 @@ def quantize_block(
     Peak memory: the codes, one byte a weight, and one linear in float32 a few times over.
     """
     codes: dict[str, QuantizedWeight] = {}
-    floats = {name: tensor for name, tensor in weights.items() if not _is_linear(name, task)}
+    floats = {name: weights[name] for name in weights if not _is_linear(name, task)}
     for site in sites_of(task.block):
         columns = scales.get(site.name)
         for linear in site.linears:
@@ -156,11 +156,11 @@ def _smoothed(
     weight: Tensor, linear: Linear, columns: Channels | None, scales: SiteScales, task: BlockTask
 ) -> Float32[Tensor, "outputs inputs"]:
     """W diag(columns), its producer rows divided by the scale of the site they feed."""
-    smoothed = weight.to(task.device, torch.float32)
+    smoothed = weight.to(task.device, torch.float32, copy=True)  # changed in place: no more copies
     divisors = _row_divisors(linear, scales, task)
     if divisors is not None:
-        smoothed = smoothed / divisors.unsqueeze(1)
-    return smoothed if columns is None else smoothed * columns
+        smoothed.div_(divisors.unsqueeze(1))
+    return smoothed if columns is None else smoothed.mul_(columns)
 
 
 def _row_divisors(linear: Linear, scales: SiteScales, task: BlockTask) -> Tensor | None:

@@ -4,14 +4,16 @@ Every candidate, plain rounding among them, is run on calibration tokens that we
 its statistics; so a scale or a clip that makes a block worse than plain rounding is never used.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from mindpress.calib.stream import LiveBlock
+from mindpress.errors import NumericError
 from mindpress.lite.block import (
     BlockCodes,
     BlockTask,
@@ -46,38 +48,50 @@ class Choice:
     sites: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A candidate, the scales it used and its error."""
+
+    result: BlockCodes
+    scales: SiteScales
+    error: float
+
+
 @torch.no_grad()
 def choose(
     block: LiveBlock, task: BlockTask, seen: Statistics, held: HeldOut, *, search: bool
 ) -> Choice:
     """Quantize `block` in every way of the recipe and keep the best.
 
-    The live module's weights are replaced. Peak memory: two candidates' codes.
+    With `search`, clipping is tried on the better of plain and scaled. The live module's weights
+    are replaced. Peak memory: two candidates' codes.
     """
     weights = block.stream.weights(block.index)
-    scales = smoothing_of(weights, seen, task, search=search)
     tried: dict[str, float] = {}
-    best: BlockCodes | None = None
-    best_scales: SiteScales = {}
-    for result, used in _candidates(weights, task, scales, seen, search=search):
-        tried[result.method] = _error(block, result, held)
-        if best is None or tried[result.method] < tried[best.method]:
-            best, best_scales = result, used
-    if best is None:
-        raise ValueError("no candidate was tried")
-    sites = site_errors(weights, best, task, best_scales, seen)
-    return Choice(best, tried[best.method], tried[PLAIN], tried, sites)
 
+    def attempt(method: str, scales: SiteScales, clip: Statistics | None = None) -> _Attempt:
+        result = quantize_block(weights, task, scales, clip, method)
+        tried[method] = _error(block, result, held)
+        return _Attempt(result, scales, tried[method])
 
-def _candidates(
-    weights: Mapping[str, Tensor], task: BlockTask, scales: SiteScales, seen: Statistics,
-    *, search: bool,
-) -> Iterator[tuple[BlockCodes, SiteScales]]:  # fmt: skip
-    yield quantize_block(weights, task, {}, None, PLAIN), {}
-    yield quantize_block(weights, task, scales, None, "scaled" if search else "smoothed"), scales
+    best = attempt(PLAIN, {})
+    smoothed = "scaled" if search else "smoothed"
+    scales = smoothing_of(weights, seen, task, search=search)
+    best = min(best, attempt(smoothed, scales), key=_error_of)
     if search:
-        yield quantize_block(weights, task, {}, seen, "clipped"), {}
-        yield quantize_block(weights, task, scales, seen, "scaled and clipped"), scales
+        clipped = "scaled and clipped" if best.scales else "clipped"
+        best = min(best, attempt(clipped, best.scales, seen), key=_error_of)
+    if not isfinite(best.error):
+        raise NumericError(
+            f"layer {block.index}: its output is NaN or infinite once it is quantized",
+            hint="try --dtype bfloat16, or more bits",
+        )
+    sites = site_errors(weights, best.result, task, best.scales, seen)
+    return Choice(best.result, best.error, tried[PLAIN], tried, sites)
+
+
+def _error_of(attempt: _Attempt) -> float:
+    return attempt.error
 
 
 def _error(block: LiveBlock, result: BlockCodes, held: HeldOut) -> float:

@@ -16,7 +16,7 @@ from mindpress.calib.datasets import calibration_tokens
 from mindpress.calib.hidden import hidden_states
 from mindpress.calib.journal import Journal, fingerprint
 from mindpress.calib.statistics import InputStatistics
-from mindpress.calib.stream import BlockStream, LiveBlock
+from mindpress.calib.stream import BlockStream, LiveBlock, finite
 from mindpress.checkpoint.companions import copy_companions, load_tokenizer
 from mindpress.checkpoint.staging import StagedFolder, check_space, check_target
 from mindpress.checkpoint.writer import ShardWriter, parse_size
@@ -214,7 +214,7 @@ def _check_finite(plan: QuantizationPlan, listener: Listener) -> None:
     checkpoint = plan.source.checkpoint
     listener(Started("check", len(checkpoint.tensors), "tensor"))
     for done, name in enumerate(checkpoint.tensors, 1):
-        if not checkpoint.tensor(name).isfinite().all():
+        if not finite(checkpoint.tensor(name)):
             raise NumericError(
                 f"{checkpoint.tensors[name].file}: `{name}` holds NaN or infinite values",
                 hint="the checkpoint is damaged; download it again",

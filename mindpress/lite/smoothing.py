@@ -59,8 +59,6 @@ def tie_heads(channels: Channels, kv_heads: int, head_dim: int, reduce: str = "m
     return one.expand_as(grouped).flatten()
 
 
-def per_kv_channel(
-    tied: Channels, kv_heads: int, head_dim: int
-) -> Float32[Tensor, " kv_channels"]:
+def per_kv_channel(tied: Channels, kv_heads: int, head_dim: int) -> Float32[Tensor, " kv_channels"]:
     """The value rows' share of a tied scale: [kv_heads * head_dim]."""
     return tied.view(kv_heads, -1, head_dim)[:, 0].flatten()

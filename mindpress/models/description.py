@@ -1,7 +1,8 @@
 """The fields of a description: which tensor plays which part in a decoder."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Role = Literal["query", "key", "value", "output", "gate", "up", "down"]
 
@@ -71,8 +72,9 @@ class Architecture:
     `runs_as` is the transformers class that computes it when the family's own code is remote;
     None means its own class. `norm_offset` is added to stored norm weights (1.0 in Gemma).
     `window` says which layers attend through a sliding window when the config has one: all, the
-    ones `layer_types` names, or even-numbered ones. `turbomind_obstacle` is why TurboMind
-    workspaces cannot hold the family (None: they can).
+    ones `layer_types` names, or even-numbered ones. `defaults` is what its transformers config
+    assumes for keys that config.json leaves out. `turbomind_obstacle` is why TurboMind workspaces
+    cannot hold the family (None: they can).
     """
 
     hf_class: str
@@ -87,6 +89,7 @@ class Architecture:
     norm_offset: float = 0.0
     scales_embedding: bool = False
     window: Literal["never", "all", "use_sliding_window", "alternate"] = "never"
+    defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     turbomind_obstacle: str | None = None
 
     def layer(self, index: int) -> str:

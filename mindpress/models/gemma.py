@@ -19,5 +19,16 @@ GEMMA2 = replace(
     norm_offset=1.0,
     scales_embedding=True,
     window="alternate",
+    defaults={
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    },
     turbomind_obstacle="its engines have no soft caps and no norms after a sublayer",
 )

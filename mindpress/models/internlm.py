@@ -28,4 +28,10 @@ INTERNLM3 = replace(
     hf_class="InternLM3ForCausalLM",
     model_type="internlm3",
     biases=Biases("qkv_bias", "bias", "bias"),
+    defaults={
+        "num_key_value_heads": 2,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 32768,
+    },
 )

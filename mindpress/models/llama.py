@@ -26,7 +26,12 @@ LLAMA = Architecture(
     biases=Biases("attention_bias", "attention_bias", "mlp_bias"),
 )
 MISTRAL = replace(
-    LLAMA, hf_class="MistralForCausalLM", model_type="mistral", biases=Biases(), window="all"
+    LLAMA,
+    hf_class="MistralForCausalLM",
+    model_type="mistral",
+    biases=Biases(),
+    window="all",
+    defaults={"num_key_value_heads": 8, "sliding_window": 4096, "max_position_embeddings": 131072},
 )
 QWEN2 = replace(
     LLAMA,
@@ -34,6 +39,12 @@ QWEN2 = replace(
     model_type="qwen2",
     biases=Biases(query_key_value=True),
     window="use_sliding_window",
+    defaults={
+        "num_key_value_heads": 32,
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+        "max_position_embeddings": 32768,
+    },
 )
 QWEN3 = replace(
     LLAMA,
@@ -42,6 +53,7 @@ QWEN3 = replace(
     block=replace(LLAMA.block, query_norm="self_attn.q_norm", key_norm="self_attn.k_norm"),
     biases=Biases("attention_bias", "attention_bias", False),
     window="use_sliding_window",
+    defaults={**QWEN2.defaults, "head_dim": 128},
     turbomind_obstacle="its engines have no query and key norms",
 )
 
@@ -57,4 +69,9 @@ PHI3 = replace(
     ),
     biases=Biases(),
     window="all",
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 4096,
+        "original_max_position_embeddings": 4096,
+    },
 )

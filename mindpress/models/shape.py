@@ -7,9 +7,8 @@ from typing import Any, cast
 from mindpress.errors import InputError
 from mindpress.models.description import Architecture, Biases
 from mindpress.models.registry import describe
+from mindpress.models.values import flag, integer, is_number, number, optional_number, word, wrong
 
-# A config that asks for more than this is damaged or hostile; nothing is allocated for it.
-LARGEST_DIMENSION = 2**24
 MOST_LAYERS = 1000
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length",
                "model_max_length", "max_sequence_length", "max_seq_length", "seq_len")  # fmt: skip
@@ -26,6 +25,8 @@ class Rope:
     def get(self, key: str, default: float) -> float:
         """A number of the scaling map."""
         value = self.parameters.get(key)
+        if value is not None and not is_number(value):
+            raise wrong(key, value, "a finite number")
         return default if value is None else float(value)
 
 
@@ -90,54 +91,35 @@ def read_shape(config: Mapping[str, Any], architecture: Architecture) -> ModelSh
 
     Raises InputError naming the key and value when a number is missing, absurd or contradictory.
     """
-    hidden = _integer(config, "hidden_size")
-    heads = _integer(config, "num_attention_heads")
-    kv_heads = _integer(config, "num_key_value_heads", heads)
-    head_dim = _integer(config, "head_dim", hidden // heads)
-    layers = _integer(config, "num_hidden_layers", most=MOST_LAYERS)
+    config = {**architecture.defaults, **config}
+    hidden, heads = integer(config, "hidden_size"), integer(config, "num_attention_heads")
+    kv_heads = integer(config, "num_key_value_heads", heads)
+    head_dim = integer(config, "head_dim", hidden // heads)
+    layers = integer(config, "num_hidden_layers", most=MOST_LAYERS)
     if heads % kv_heads:
         raise InputError(f"config.json: {heads} heads are no multiple of {kv_heads} kv heads")
     rope = _rope(config)
-    partial = _number(config.get("partial_rotary_factor") or rope.get("partial_rotary_factor", 1.0))
     return ModelShape(
         layers=layers,
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        inner=_integer(config, "intermediate_size"),
-        vocab=_integer(config, "vocab_size"),
+        inner=integer(config, "intermediate_size"),
+        vocab=integer(config, "vocab_size"),
         max_length=_max_length(config),
-        norm_eps=_number(config.get("rms_norm_eps", 1e-6)),
+        norm_eps=number(config, "rms_norm_eps", 1e-6),
         rope=rope,
-        dtype=str(config.get("dtype") or config.get("torch_dtype") or "float16"),
-        tied=bool(config.get("tie_word_embeddings", architecture.scales_embedding)),
-        activation=str(config.get("hidden_activation") or config.get("hidden_act") or "silu"),
-        rotary_dim=int(head_dim * partial),
+        dtype=word(config, "dtype", word(config, "torch_dtype", "float16")),
+        tied=flag(config, "tie_word_embeddings"),
+        activation=word(config, "hidden_activation", word(config, "hidden_act", "silu")),
+        rotary_dim=_rotary_dim(config, rope, head_dim),
         biases=_biases(config, architecture),
         windows=_windows(config, architecture, layers),
-        attention_cap=config.get("attn_logit_softcapping"),
-        logit_cap=config.get("final_logit_softcapping"),
-        query_scale=_number(config.get("query_pre_attn_scalar") or head_dim) ** -0.5,
+        attention_cap=optional_number(config, "attn_logit_softcapping"),
+        logit_cap=optional_number(config, "final_logit_softcapping"),
+        query_scale=number(config, "query_pre_attn_scalar", float(head_dim)) ** -0.5,
     )
-
-
-def _integer(
-    config: Mapping[str, Any], key: str, default: int | None = None, most: int = LARGEST_DIMENSION
-) -> int:
-    value = config.get(key)
-    value = default if value is None else value
-    if value is None:
-        raise InputError(f"config.json: `{key}` is missing")
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-        raise InputError(f"config.json: `{key}` is {value!r}, expected a number from 1 to {most}")
-    return value
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-        raise InputError(f"config.json: {value!r} stands where a positive number is expected")
-    return float(value)
 
 
 def _max_length(config: Mapping[str, Any]) -> int:
@@ -147,18 +129,39 @@ def _max_length(config: Mapping[str, Any]) -> int:
 
 def _rope(config: Mapping[str, Any]) -> Rope:
     """Both spellings: `rope_theta` + `rope_scaling` (4) and `rope_parameters` (5)."""
-    raw = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(raw, dict):
-        raise InputError(f"config.json: rope parameters are {raw!r}, expected a map")
-    parameters = cast(dict[str, Any], raw)
-    theta = parameters.get("rope_theta", config.get("rope_theta", 10000.0))
-    kind = str(parameters.get("rope_type") or parameters.get("type") or "default")
-    return Rope(_number(theta), kind, parameters)
+    raw = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(raw, dict) or not all(map(_rope_value, raw.values())):
+        raise wrong("rope_scaling", raw, "a map of finite numbers")
+    parameters = dict(cast(dict[str, Any], raw))
+    theta = number(parameters, "rope_theta", number(config, "rope_theta", 10000.0))
+    kind = word(parameters, "rope_type", word(parameters, "type", "default"))
+    if "short_factor" in parameters:
+        kind = "longrope"  # Phi-3 called it "su" and "yarn" at first
+    if kind != "default" and config.get("original_max_position_embeddings"):
+        # Phi-3 has its trained length outside the map, where it wins.
+        trained = integer(config, "original_max_position_embeddings")
+        parameters["original_max_position_embeddings"] = trained
+    return Rope(theta, kind, parameters)
+
+
+def _rope_value(value: object) -> bool:
+    """Finite numbers, lists of them (longrope), words and switches; no map per layer type."""
+    if isinstance(value, list):
+        return all(map(is_number, value))
+    return value is None or isinstance(value, str | bool) or is_number(value)
+
+
+def _rotary_dim(config: Mapping[str, Any], rope: Rope, head_dim: int) -> int:
+    """Channels of a head that are rotated."""
+    share = number(config, "partial_rotary_factor", rope.get("partial_rotary_factor", 1.0))
+    if share > 1:
+        raise wrong("partial_rotary_factor", share, "a share up to 1")
+    return int(head_dim * share)
 
 
 def _biases(config: Mapping[str, Any], architecture: Architecture) -> Biases:
     def resolved(rule: bool | str) -> bool:
-        return bool(config.get(rule, False)) if isinstance(rule, str) else rule
+        return flag(config, rule) if isinstance(rule, str) else rule
 
     rules = architecture.biases
     return Biases(resolved(rules.query_key_value), resolved(rules.output), resolved(rules.mlp))
@@ -168,18 +171,31 @@ def _windows(
     config: Mapping[str, Any], architecture: Architecture, layers: int
 ) -> tuple[int | None, ...]:
     """Sliding window of each layer in tokens, None where attention is full."""
-    window = config.get("sliding_window")
-    if not isinstance(window, int) or architecture.window == "never":
+    if config.get("sliding_window") is None or architecture.window == "never":
         return (None,) * layers
-    if architecture.window == "use_sliding_window" and not config.get("use_sliding_window"):
+    if architecture.window == "use_sliding_window" and not flag(config, "use_sliding_window"):
         return (None,) * layers
-    kinds = config.get("layer_types")
-    if isinstance(kinds, list) and len(kinds) == layers and architecture.window != "all":
-        slides = [kind == "sliding_attention" for kind in kinds]
-    elif architecture.window == "alternate":
-        slides = [index % 2 == 0 for index in range(layers)]
-    elif architecture.window == "use_sliding_window":
-        slides = [index >= config.get("max_window_layers", 28) for index in range(layers)]
-    else:
-        slides = [True] * layers
+    window = integer(config, "sliding_window")
+    kinds = _layer_types(config, layers)
+    slides = [_slides(config, architecture, index, kinds) for index in range(layers)]
     return tuple(window if slide else None for slide in slides)
+
+
+def _layer_types(config: Mapping[str, Any], layers: int) -> list[str] | None:
+    kinds = config.get("layer_types")
+    if kinds is not None and not (isinstance(kinds, list) and len(kinds) == layers):
+        raise wrong("layer_types", kinds, f"a list of {layers}")
+    return kinds
+
+
+def _slides(
+    config: Mapping[str, Any], architecture: Architecture, index: int, kinds: list[str] | None
+) -> bool:
+    if architecture.window == "all":
+        return True
+    if kinds is not None:
+        return kinds[index] == "sliding_attention"
+    if architecture.window == "alternate":
+        return index % 2 == 0
+    first = integer(config, "max_window_layers") if config.get("max_window_layers") else 0
+    return index >= first

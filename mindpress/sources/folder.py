@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mindpress.checkpoint.reader import Checkpoint, check_tensors, open_checkpoint, read_json
+from mindpress.checkpoint.reader import (
+    FLOATS,
+    Checkpoint,
+    check_tensors,
+    open_checkpoint,
+    read_json,
+    refuse_listed,
+)
 from mindpress.errors import InputError
 from mindpress.formats import awq
 from mindpress.formats.fusion import unfuse, unfuse_quantized
@@ -104,7 +111,7 @@ def open_folder(folder: Path) -> ModelFolder:
     architecture = architecture_of(config)
     shape = read_shape(config, architecture)
     quantization = config.get("quantization_config")
-    spec = awq.read_quantization_config(quantization) if isinstance(quantization, dict) else None
+    spec = None if quantization is None else awq.read_quantization_config(quantization)
     checkpoint = open_checkpoint(folder)
     _check(checkpoint, architecture, shape, spec)
     return ModelFolder(folder, config, architecture, shape, checkpoint, spec)
@@ -124,21 +131,37 @@ def _check(
             name = f"{architecture.layer(index)}.{linear.name}"
             if f"{name}.qweight" in checkpoint:
                 del expected[f"{name}.weight"]
-                shapes = awq.packed_shapes(*linear_shape(linear, shape), spec)
-                packed |= {f"{name}.{part}": size for part, size in shapes.items()}
-    check_tensors(checkpoint, expected, (*ignored, *(f".{part}" for part in awq.SUFFIXES)))
+                packed |= _packed_shapes(name, *linear_shape(linear, shape), spec)
+    endings = tuple(f".{part}" for part in awq.SUFFIXES)
+    check_tensors(checkpoint, expected, (*ignored, *endings))
+    stray = {n for n in checkpoint.tensors if n.endswith(endings) and n not in packed}
+    refuse_listed(checkpoint.folder, "quantized tensors do not belong to the model", stray)
     _check_packed(checkpoint, packed)
 
 
+def _packed_shapes(
+    name: str, outputs: int, inputs: int, spec: QuantSpec
+) -> dict[str, tuple[int, ...]]:
+    if not awq.holds(outputs, inputs, spec):
+        raise InputError(
+            f"config.json: quantization_config: {spec.bits} bits in groups of {spec.group_size}"
+            f" do not divide `{name}` of [{outputs}, {inputs}]",
+            hint="the quantization_config is of another model",
+        )
+    shapes = awq.packed_shapes(outputs, inputs, spec)
+    return {f"{name}.{part}": size for part, size in shapes.items()}
+
+
 def _check_packed(checkpoint: Checkpoint, packed: dict[str, tuple[int, ...]]) -> None:
+    folder, there = checkpoint.folder, checkpoint.tensors
+    refuse_listed(folder, "tensors are missing", packed.keys() - there.keys())
     for name, size in packed.items():
-        info = checkpoint.tensors.get(name)
-        if info is None:
-            raise InputError(f"{checkpoint.folder}: `{name}` is missing")
+        info = there[name]
         if info.shape != size:
             raise InputError(
                 f"{info.file}: `{name}` is {list(info.shape)}, expected {list(size)}",
                 hint="bits or group_size in quantization_config are not those of the weights",
             )
-        if info.dtype.is_floating_point != name.endswith("scales"):
-            raise InputError(f"{info.file}: `{name}` is {info.dtype}")
+        if info.dtype not in (FLOATS if name.endswith(".scales") else (torch.int32,)):
+            wanted = "16 or 32-bit floats" if name.endswith(".scales") else "torch.int32"
+            raise InputError(f"{info.file}: `{name}` is {info.dtype}, expected {wanted}")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ class LinearWeight:
     bias: Tensor | None = None
 
 
+@runtime_checkable
 class ModelSource(Protocol):
     """A model on disk. Each call reads from the files; nothing is kept."""
 

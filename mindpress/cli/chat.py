@@ -1,0 +1,136 @@
+"""`mindpress chat`: talk to a model, in a terminal or through a pipe."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mindpress.cli.console import Console
+from mindpress.cli.options import (
+    DeviceOpt,
+    GenerationSeedOpt,
+    JsonOpt,
+    MaxNewTokensOpt,
+    PathArg,
+    PenaltyOpt,
+    QuietOpt,
+    RunDtypeOpt,
+    StopOpt,
+    TemperatureOpt,
+    ThreadsOpt,
+    TopKOpt,
+    TopPOpt,
+    TrustOpt,
+)
+from mindpress.cli.progress import Progress
+from mindpress.engine.config import EngineConfig, GenerationConfig
+from mindpress.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mindpress.engine.chat import ChatSession
+
+PromptOpt = Annotated[
+    str | None, typer.Option("--prompt", "-p", help="Answer this and end; no terminal needed.")
+]
+SystemOpt = Annotated[
+    str | None, typer.Option("--system", help="System message: what the model is to be.")
+]
+IgnoreEosOpt = Annotated[
+    bool, typer.Option("--ignore-eos", help="Go on where the model would end, for measurements.")
+]
+
+
+def chat(
+    path: PathArg,
+    prompt: PromptOpt = None,
+    system: SystemOpt = None,
+    max_new_tokens: MaxNewTokensOpt = 512,
+    temperature: TemperatureOpt = None,
+    top_k: TopKOpt = None,
+    top_p: TopPOpt = None,
+    repetition_penalty: PenaltyOpt = None,
+    seed: GenerationSeedOpt = None,
+    stop: StopOpt = None,
+    ignore_eos: IgnoreEosOpt = False,
+    device: DeviceOpt = "auto",
+    dtype: RunDtypeOpt = "auto",
+    threads: ThreadsOpt = None,
+    trust_remote_code: TrustOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Talk to a model.
+
+    In a terminal a conversation: /help lists its commands. With a pipe or --prompt it answers
+    once: `echo hi | mindpress chat PATH` prints the answer alone.
+    """
+    config = GenerationConfig(
+        max_new_tokens,
+        temperature,
+        top_k,
+        top_p,
+        repetition_penalty,
+        seed,
+        tuple(stop or ()),
+        ignore_eos,
+    )
+    engine = EngineConfig(device, dtype, threads)
+    console = Console(as_json=json, quiet=quiet)
+    question = prompt if prompt is not None else piped()
+    if question is None and json:
+        raise ConfigError("--json: a conversation is no single object", hint="add --prompt TEXT")
+    session = opened(path, engine, system, trust_remote_code, console)
+    if question is None:
+        talk(session, config, console)
+    else:
+        answer_once(session, config, console, question)
+
+
+def piped() -> str | None:
+    """What was piped in; None when stdin is a terminal."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return None
+    text = sys.stdin.read().strip()
+    if not text:
+        raise ConfigError("stdin is empty", hint="pipe a question in, or add --prompt TEXT")
+    return text
+
+
+def opened(
+    path: str, engine: EngineConfig, system: str | None, trust_remote_code: bool, console: Console
+) -> "ChatSession":
+    """The conversation with the model at `path`."""
+    from mindpress.engine.chat import open_chat
+
+    with Progress(console) as listener:
+        return open_chat(
+            path, engine, system=system, trust_remote_code=trust_remote_code, listener=listener
+        )
+
+
+def talk(session: "ChatSession", config: GenerationConfig, console: Console) -> None:
+    """A conversation in the terminal."""
+    from mindpress.cli.reader import reader, saved_history
+    from mindpress.cli.repl import converse
+    from mindpress.cli.slash import Chat
+
+    console.say("/help lists what you can say to the chat itself; Ctrl-D leaves", "dim")
+    converse(Chat(session, config, console), reader(saved_history()))
+
+
+def answer_once(
+    session: "ChatSession", config: GenerationConfig, console: Console, question: str
+) -> None:
+    """The answer alone on stdout; its figures on stderr."""
+    from mindpress.cli.slash import described
+
+    pieces = []
+    for piece in session.ask(question, config):
+        pieces.append(piece)
+        if not console.as_json:
+            console.stream(piece)
+    if not console.as_json:
+        console.stream("\n")
+    console.result({"question": question, "answer": "".join(pieces), "stats": session.stats})
+    if session.stats:
+        console.say(f"({described(session.stats)})", "dim")

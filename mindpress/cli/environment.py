@@ -1,0 +1,29 @@
+"""Environment of a command: other libraries' chatter is off unless the user asked for it."""
+
+import os
+import warnings
+
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+TRACEBACK_VARIABLE = "MINDPRESS_TRACEBACK"
+
+
+def quiet_libraries() -> None:
+    """Turn off progress bars and advice of other libraries; what the user set stays.
+
+    Must run before they are imported.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not os.environ.get("PYTHONWARNINGS"):
+        warnings.simplefilter("ignore")
+
+
+def wants_traceback() -> bool:
+    """Whether MINDPRESS_TRACEBACK asks for the tracebacks of bugs."""
+    return os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")

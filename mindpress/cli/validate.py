@@ -1,0 +1,127 @@
+"""`mindpress validate`: how good, small and fast a model is, beside its original."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mindpress.cli.console import Console
+from mindpress.cli.options import (
+    DeviceOpt,
+    JsonOpt,
+    PathArg,
+    QuietOpt,
+    RunDtypeOpt,
+    ThreadsOpt,
+    TrustOpt,
+)
+from mindpress.cli.progress import Progress
+from mindpress.engine.settings import Validation
+from mindpress.report.numbers import duration, number, percent, size
+
+if TYPE_CHECKING:
+    from mindpress.engine.validation_report import ModelFigures, ValidationReport
+
+AgainstOpt = Annotated[
+    str | None,
+    typer.Option("--against", help="The original: its folder, or its id on the Hub."),
+]
+DatasetsOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dataset", help="wikitext2, ptb, a .txt file ...; may be given again. (both of them)"
+    ),
+]
+LengthOpt = Annotated[
+    int, typer.Option("--seqlen", help="Tokens per window, at most the model's maximum.")
+]
+LimitOpt = Annotated[
+    int | None, typer.Option("--limit", help="Score only the first so many windows of each text.")
+]
+OutputOpt = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for validation.html and validation.json.")
+]
+
+
+def validate(
+    path: PathArg,
+    against: AgainstOpt = None,
+    dataset: DatasetsOpt = None,
+    seqlen: LengthOpt = 2048,
+    limit: LimitOpt = None,
+    output: OutputOpt = Path("validation"),
+    device: DeviceOpt = "auto",
+    dtype: RunDtypeOpt = "auto",
+    threads: ThreadsOpt = None,
+    trust_remote_code: TrustOpt = False,
+    json: JsonOpt = False,
+    quiet: QuietOpt = False,
+) -> None:
+    """Measure quality, size, speed and memory.
+
+    Perplexity by the usual recipe; with --against also how far the predictions are from the
+    original's (mean KL divergence, same top token). Shows a table and saves a page.
+    """
+    from mindpress.engine.validate import validate as validate_model
+
+    chosen = {"datasets": tuple(dataset)} if dataset else {}
+    settings = Validation(
+        path=path,
+        against=against,
+        length=seqlen,
+        limit=limit,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        output=output,
+        trust_remote_code=trust_remote_code,
+        **chosen,
+    )
+    console = Console(as_json=json, quiet=quiet)
+    with Progress(console) as listener:
+        report = validate_model(settings, listener)
+    console.result(report.as_dict())
+    show(report, console)
+
+
+def show(report: "ValidationReport", console: Console) -> None:
+    """The figures, the original's beside them, and where the page is."""
+    model, original = report.model, report.original
+    console.heading(f"{model.path} ({model.format})")
+    columns = ["", "this model", *(["original"] if original else [])]
+    console.table(columns, [*_quality(report), *_costs(model, original)])
+    for note in report.notes:
+        console.say(f"note: {note}")
+    console.text(
+        f"\n{report.device}, {report.threads} threads, {duration(report.seconds)}; "
+        f"report: {Path(report.output) / 'validation.html'}"
+    )
+
+
+def _quality(report: "ValidationReport") -> list[list[str]]:
+    rows = []
+    for found in report.datasets:
+        rows.append(
+            [
+                f"perplexity, {found.dataset}",
+                number(found.perplexity),
+                *([] if report.original is None else [number(found.original_perplexity)]),
+            ]
+        )
+        if found.kl_divergence is not None and found.top1_agreement is not None:
+            rows.append([f"KL divergence, {found.dataset}", number(found.kl_divergence), ""])
+            rows.append([f"same top token, {found.dataset}", percent(found.top1_agreement), ""])
+    return rows
+
+
+def _costs(model: "ModelFigures", original: "ModelFigures | None") -> list[list[str]]:
+    shown = {
+        "size on disk": lambda m: size(m.bytes),
+        "bits per weight": lambda m: number(m.bits_per_weight),
+        "reading, tokens/s": lambda m: number(m.prefill),
+        "writing, tokens/s": lambda m: number(m.decode),
+        "peak memory": lambda m: size(m.peak_memory),
+        "computed in": lambda m: m.dtype,
+    }
+    models = [model, *([original] if original else [])]
+    return [[name, *(figure(one) for one in models)] for name, figure in shown.items()]

@@ -1,0 +1,1 @@
+"""The whole job on a small model and a text that come with the package."""

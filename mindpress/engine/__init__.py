@@ -1,0 +1,1 @@
+"""Run a model: the runtime that chat and validate use, in plain torch."""

@@ -1,0 +1,100 @@
+"""A conversation with a model on disk."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mindpress.checkpoint.companions import load_tokenizer
+from mindpress.checkpoint.hub import local_folder
+from mindpress.engine.config import EngineConfig, GenerationConfig
+from mindpress.engine.decoder import Decoder
+from mindpress.engine.defaults import ModelDefaults, read_defaults
+from mindpress.engine.generate import generate
+from mindpress.engine.loader import load_decoder
+from mindpress.engine.sequence import CachedSequence
+from mindpress.engine.stream import AnswerStats, TextStream
+from mindpress.engine.template import Message, encode_messages, has_template
+from mindpress.errors import MindpressError
+from mindpress.events import Listener, Note, ignore
+from mindpress.sources.opening import open_source
+
+
+class ChatSession:
+    """Questions in, answers out, both remembered until `clear`.
+
+    `messages` are the questions and answers so far, without the `system` message, which may be set
+    at any time. `stats` are those of the latest answer. What a prompt has in common with what was
+    read before is not computed again.
+    """
+
+    def __init__(
+        self, decoder: Decoder, tokenizer: Any, defaults: ModelDefaults, system: str | None = None
+    ) -> None:
+        self.system = system
+        self.messages: list[Message] = []
+        self.stats: AnswerStats | None = None
+        self._tokenizer, self._defaults = tokenizer, defaults
+        self._decoder = decoder
+        self._sequence = CachedSequence(decoder)
+
+    def ask(self, text: str, config: GenerationConfig | None = None) -> Iterator[str]:
+        """Pieces of the answer as they are computed. Stop reading to stop the answer; what was
+        given of it is remembered.
+
+        Raises ConfigError at once when the conversation no longer fits the model's context.
+        """
+        config = config or GenerationConfig()
+        before = [{"role": "system", "content": self.system}] if self.system else []
+        question = {"role": "user", "content": text}
+        prompt = encode_messages(self._tokenizer, [*before, *self.messages, question])
+        generation = generate(
+            self._decoder,
+            prompt,
+            config,
+            self._defaults.eos_ids,
+            defaults=self._defaults.sampling,
+            sequence=self._sequence,
+        )
+        stream = TextStream(generation, self._tokenizer, config.stop)
+        return self._answer(question, stream, len(prompt))
+
+    def clear(self) -> None:
+        """Forget questions and answers; the system message stays."""
+        self.messages.clear()
+        self._sequence = CachedSequence(self._decoder)
+
+    def _answer(self, question: Message, stream: TextStream, prompt_tokens: int) -> Iterator[str]:
+        answer = {"role": "assistant", "content": ""}
+        self.messages += [question, answer]
+        try:
+            for piece in stream:
+                answer["content"] += piece
+                yield piece
+        except MindpressError:
+            del self.messages[-2:]
+            raise
+        finally:
+            self.stats = stream.stats(prompt_tokens)
+
+
+def open_chat(
+    path: str | Path,
+    engine_config: EngineConfig | None = None,
+    *,
+    system: str | None = None,
+    trust_remote_code: bool = False,
+    listener: Listener = ignore,
+) -> ChatSession:
+    """A conversation with the model in `path` (a folder, a workspace, or a Hub id).
+
+    The tokenizer is opened before the weights are read. `listener` hears the loading, and a Note
+    when the tokenizer has no chat template.
+    """
+    source = open_source(local_folder(str(path)))
+    folder = source.tokenizer_folder
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    defaults = read_defaults(folder, tokenizer)
+    if not has_template(tokenizer):
+        listener(Note(f"{folder}: no chat template; messages are joined as plain text"))
+    decoder = load_decoder(source, engine_config or EngineConfig(), listener)
+    return ChatSession(decoder, tokenizer, defaults, system)

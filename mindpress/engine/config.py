@@ -1,0 +1,84 @@
+"""Where a model runs and how its next token is chosen. Cheap to import: no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from mindpress.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float16", "bfloat16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Device, compute dtype and CPU threads; None leaves the threads to torch.
+
+    `auto` takes CUDA where there is one. On CUDA the dtype is then the checkpoint's; on the CPU it
+    is float32, because 16-bit matrix products are slow on most CPUs.
+    """
+
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            _check("--threads", self.threads, self.threads >= 1, "1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one token is drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 are off."""
+
+    temperature: int | float = 0.8
+    top_k: int = 40
+    top_p: int | float = 0.95
+    repetition_penalty: int | float = 1.0
+
+    def __post_init__(self) -> None:
+        _check("--temperature", self.temperature, 0 <= self.temperature < 1e4, "0 or more")
+        _check("--top-k", self.top_k, self.top_k >= 0, "0 (off) or more")
+        _check("--top-p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1")
+        penalty = self.repetition_penalty
+        _check("--repetition-penalty", penalty, 0 < penalty < 1e4, "above 0, for example 1.1")
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """What the user asks of an answer. A None of the sampling fields leaves it to the model's
+    generation_config.json, and to the defaults of `Sampling` where that says nothing.
+
+    `stop` are texts that end the answer; they are not part of it.
+    """
+
+    max_new_tokens: int = 512
+    temperature: int | float | None = None
+    top_k: int | None = None
+    top_p: int | float | None = None
+    repetition_penalty: int | float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        _check("--max-new-tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more")
+        if self.seed is not None:
+            _check("--seed", self.seed, 0 <= self.seed < 2**63, "0 or more, below 2^63")
+        if "" in self.stop:
+            raise ConfigError("--stop: an empty text would end every answer at once")
+        self.sampling()
+
+    def sampling(self, defaults: Mapping[str, int | float] | None = None) -> Sampling:
+        """The fields that are set, and `defaults` (the model's own) for the others."""
+        chosen = dict(defaults or {})
+        for field in fields(Sampling):
+            value = getattr(self, field.name)
+            if value is not None:
+                chosen[field.name] = value
+        return Sampling(**chosen)  # pyright: ignore[reportArgumentType]
+
+
+def _check(flag: str, value: object, fine: bool, expected: str) -> None:
+    if not fine:
+        raise ConfigError(f"{flag} {value}: must be {expected}")

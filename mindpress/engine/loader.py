@@ -1,0 +1,164 @@
+"""A model on disk -> a decoder in memory."""
+
+import time
+from functools import partial
+
+import psutil
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from mindpress.engine.config import EngineConfig
+from mindpress.engine.decoder import Activation, Decoder, Layer, Outer
+from mindpress.engine.linear import Linear, check_finite, stack
+from mindpress.engine.memory import device_errors
+from mindpress.engine.rotary import Rotary
+from mindpress.errors import ConfigError, InputError, ResourceError
+from mindpress.events import Advanced, Finished, Listener, Started, ignore
+from mindpress.models.description import Role
+from mindpress.models.shape import ModelShape
+from mindpress.models.tensors import all_tensors
+from mindpress.sources.source import ModelSource
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": functional.silu,
+    "swish": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
+    "gelu_new": partial(functional.gelu, approximate="tanh"),
+    "relu": functional.relu,
+}
+
+
+def load_decoder(source: ModelSource, config: EngineConfig, listener: Listener = ignore) -> Decoder:
+    """Read every weight of `source` into the compute dtype of `config`.
+
+    Peak memory: the weights in that dtype and, while they are made, those of one layer as they are
+    on disk. Raises ConfigError, ResourceError when it does not fit, and NumericError on NaN.
+    """
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, source.shape.dtype, device)
+    activation = ACTIVATIONS.get(source.shape.activation)
+    if activation is None:
+        known = ", ".join(ACTIVATIONS)
+        raise InputError(
+            f"config.json: activation `{source.shape.activation}` is not known",
+            hint=f"known: {known}",
+        )
+    rotary = Rotary(source.shape, device, dtype)
+    check_memory(source, dtype, device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    with device_errors():
+        return _Loading(source, device, dtype).decoder(rotary, activation, listener)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where torch sees a device. ConfigError when it was asked for and is not."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "--device cuda: torch sees no CUDA device",
+            hint="use --device cpu, or install a torch built for CUDA",
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype:
+    """The compute dtype: what was asked for; else float32 on the CPU, the checkpoint's on CUDA."""
+    if name == "auto":
+        name = "float32" if device.type == "cpu" else stored
+    if name not in DTYPES:
+        raise ConfigError(f"dtype `{name}` cannot be computed in", hint="use --dtype bfloat16")
+    return DTYPES[name]
+
+
+def check_memory(source: ModelSource, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse a model whose weights do not fit into the memory that is free now."""
+    tensors = all_tensors(source.architecture, source.shape).values()
+    need = sum(torch.Size(size).numel() for size in tensors) * dtype.itemsize
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    if need > free:
+        raise ResourceError(
+            f"the weights take {need / 2**30:.1f} GiB in {dtype},"
+            f" {free / 2**30:.1f} GiB of memory are free",
+            hint="--dtype bfloat16 halves float32" if dtype == torch.float32 else None,
+        )
+
+
+class _Loading:
+    """Reads the parts of one source into one dtype on one device."""
+
+    def __init__(self, source: ModelSource, device: torch.device, dtype: torch.dtype) -> None:
+        self._source, self._device, self._dtype = source, device, dtype
+
+    def decoder(self, rotary: Rotary, activation: Activation, listener: Listener) -> Decoder:
+        shape, begun = self._source.shape, time.perf_counter()
+        listener(Started("load", shape.layers))
+        layers = []
+        for index in range(shape.layers):
+            layers.append(self._layer(index))
+            listener(Advanced(index + 1))
+        outer = self._outer()
+        listener(Finished(time.perf_counter() - begun))
+        return Decoder(shape, layers, outer, rotary, activation)
+
+    def _layer(self, index: int) -> Layer:
+        source, shape = self._source, self._source.shape
+        linears, norms = source.linears(index), source.norms(index)
+
+        def stacked(*roles: Role) -> Linear:
+            name = f"layer {index}: {', '.join(roles)}"
+            parts = [linears[role] for role in roles]
+            return stack(parts, dtype=self._dtype, device=self._device, name=name)
+
+        norm = {
+            name: self._norm(weight, f"layer {index}: {name}") for name, weight in norms.items()
+        }
+        return Layer(
+            attention_norm=norm["attention_norm"],
+            query_key_value=stacked("query", "key", "value"),
+            attention_output=stacked("output"),
+            mlp_norm=norm["mlp_norm"],
+            gate_up=stacked("gate", "up"),
+            down=stacked("down"),
+            head_norm=_head_norm(norm, shape) if "query_norm" in norm else None,
+            attention_output_norm=norm.get("attention_output_norm"),
+            mlp_output_norm=norm.get("mlp_output_norm"),
+            window=shape.windows[index] if shape.windows else None,
+        )
+
+    def _outer(self) -> Outer:
+        source, shape = self._source, self._source.shape
+        embedding = self._matrix(source.embedding(), "embedding")
+        # Gemma rounds the factor to the dtype it multiplies in.
+        factor = torch.tensor(shape.hidden**0.5).to(self._dtype).item()
+        return Outer(
+            embedding=embedding,
+            embedding_scale=factor if source.architecture.scales_embedding else 1.0,
+            final_norm=self._norm(source.final_norm(), "final norm"),
+            head=embedding if shape.tied else self._matrix(source.head(), "head"),
+        )
+
+    def _matrix(self, stored: Tensor, name: str) -> Tensor:
+        matrix = stored.to(self._device, self._dtype)
+        check_finite(matrix, name)
+        return matrix
+
+    def _norm(self, stored: Tensor, name: str) -> Float[Tensor, " channels"]:
+        weight = stored.to(self._device, torch.float32) + self._source.architecture.norm_offset
+        check_finite(weight, name)
+        return weight
+
+
+def _head_norm(norm: dict[str, Tensor], shape: ModelShape) -> Float[Tensor, "heads 1 channels"]:
+    """The query norm for every query head, then the key norm for every key head."""
+    queries = norm["query_norm"].expand(shape.heads, 1, -1)
+    keys = norm["key_norm"].expand(shape.kv_heads, 1, -1)
+    return torch.cat((queries, keys))

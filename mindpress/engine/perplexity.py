@@ -1,0 +1,152 @@
+"""How well a model predicts a text, and how far its predictions are from another model's."""
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+from mindpress.engine.decoder import Decoder
+from mindpress.errors import NumericError
+from mindpress.events import Advanced, Finished, Listener, Started, ignore
+
+# Windows of one forward hold about this many tokens.
+TOKENS_AT_ONCE = 2048
+# Logits exist for about this many elements (positions * vocabulary) at a time, but for no fewer
+# positions than make the head's matrix product worth its reading. They stay small enough for the
+# allocator to use the same pages again.
+LOGITS_AT_ONCE = 2**21
+FEWEST_POSITIONS = 64
+
+Windows = Int64[Tensor, "windows length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Over `tokens` predictions. The last three are None when there is nothing to compare with.
+
+    `divergence` is the mean KL divergence in nats from the other model's next-token distribution
+    to this one's; `agreement` the share of positions with the same most likely token.
+    """
+
+    tokens: int
+    perplexity: float
+    other_perplexity: float | None = None
+    divergence: float | None = None
+    agreement: float | None = None
+
+
+@dataclass(slots=True)
+class _Sums:
+    tokens: int = 0
+    surprise: float = 0.0
+    other_surprise: float = 0.0
+    divergence: float = 0.0
+    agreed: int = 0
+    compared: bool = field(default=False)
+
+    def score(self) -> Score:
+        if not math.isfinite(self.surprise + self.other_surprise + self.divergence):
+            raise NumericError(
+                "the model computed NaN or infinite logits", hint="try --dtype float32"
+            )
+        perplexity = _exp(self.surprise / self.tokens)
+        if not self.compared:
+            return Score(self.tokens, perplexity)
+        return Score(
+            self.tokens,
+            perplexity,
+            _exp(self.other_surprise / self.tokens),
+            # Rounding can leave a sum of zeros a hair below zero.
+            max(0.0, self.divergence / self.tokens),
+            self.agreed / self.tokens,
+        )
+
+
+def cut_windows(ids: Int64[Tensor, " tokens"], length: int) -> Windows:
+    """Windows of `length` one after the other, no overlap; a shorter rest is left out.
+
+    Source: the evaluation of GPTQ (Frantar et al. 2022; IST-DASLab/gptq, `opt.py`).
+    """
+    count = len(ids) // length
+    return ids[: count * length].view(count, length)
+
+
+def score_windows(
+    decoder: Decoder,
+    windows: Windows,
+    other: Decoder | None = None,
+    *,
+    name: str = "text",
+    listener: Listener = ignore,
+) -> Score:
+    """Predict tokens 1 .. length-1 of each window from those before them in it.
+
+    `name` is what the listener is told that it is. Peak memory beside the models: activations of
+    TOKENS_AT_ONCE tokens and logits of LOGITS_AT_ONCE elements (or FEWEST_POSITIONS positions),
+    about 80 bytes each with their float64 copies and those of the other model.
+    """
+    sums, begun = _Sums(compared=other is not None), time.perf_counter()
+    batch = max(1, TOKENS_AT_ONCE // windows.shape[1])
+    listener(Started(f"score {name}", len(windows), "window"))
+    done = 0
+    for some in windows.split(batch):
+        _add_windows(sums, decoder, some, other)
+        done += len(some)
+        perplexity = _exp(sums.surprise / sums.tokens)
+        listener(Advanced(done, figures={"perplexity": perplexity}))
+    listener(Finished(time.perf_counter() - begun))
+    return sums.score()
+
+
+def _add_windows(sums: _Sums, decoder: Decoder, windows: Windows, other: Decoder | None) -> None:
+    targets = windows[:, 1:].flatten().to(decoder.device)
+    hidden = _predicting(decoder, windows)
+    others = None if other is None else _predicting(other, windows)
+    step = max(FEWEST_POSITIONS, LOGITS_AT_ONCE // decoder.shape.vocab)
+    for begin in range(0, len(targets), step):
+        part = slice(begin, begin + step)
+        logits = decoder.logits(hidden[part])
+        sums.tokens += len(logits)
+        if other is None or others is None:
+            sums.surprise += _surprise(logits.log_softmax(-1), targets[part])
+        else:
+            compared = logits, other.logits(others[part]), targets[part]
+            rows = max(1, LOGITS_AT_ONCE // decoder.shape.vocab)
+            for pieces in zip(*(tensor.split(rows) for tensor in compared), strict=True):
+                _compare(sums, *pieces)
+
+
+def _predicting(decoder: Decoder, windows: Windows) -> Float[Tensor, "positions hidden"]:
+    """Hidden states of every position but the last of each window."""
+    return decoder.hidden(windows)[:, :-1].flatten(0, 1)
+
+
+@torch.inference_mode()
+def _compare(
+    sums: _Sums,
+    logits: Float[Tensor, "positions vocab"],
+    others: Float[Tensor, "positions vocab"],
+    targets: Int64[Tensor, " positions"],
+) -> None:
+    sums.agreed += int((logits.argmax(-1) == others.argmax(-1)).sum())
+    # float64: the divergence of a good copy is smaller than float32's rounding of each term.
+    ours, theirs = logits.double().log_softmax(-1), others.double().log_softmax(-1)
+    sums.surprise += _surprise(ours, targets)
+    sums.other_surprise += _surprise(theirs, targets)
+    sums.divergence += float(functional.kl_div(ours, theirs, reduction="sum", log_target=True))
+
+
+def _surprise(
+    log_probabilities: Float[Tensor, "positions vocab"], targets: Int64[Tensor, " positions"]
+) -> float:
+    """Summed negative log-likelihood in nats."""
+    return -float(log_probabilities.gather(1, targets.unsqueeze(1)).double().sum())
+
+
+def _exp(mean: float) -> float:
+    """exp, infinite where it is larger than a float."""
+    return math.exp(mean) if mean < 700 else math.inf

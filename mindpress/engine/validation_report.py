@@ -1,0 +1,105 @@
+"""The result of a validation: values, and the files they are kept in."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from mindpress.errors import ConfigError, ResourceError
+
+JSON_FILE = "validation.json"
+HTML_FILE = "validation.html"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """What one model costs. Speeds are tokens per second of one sequence: of `prompt_tokens` read,
+    and of `new_tokens` written after them.
+
+    `peak_memory` is what loading it and generating took, in bytes above what was held before.
+    """
+
+    path: str
+    format: str
+    bytes: int
+    bits_per_weight: float
+    dtype: str
+    prefill: float
+    decode: float
+    prompt_tokens: int
+    new_tokens: int
+    peak_memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFigures:
+    """How well the model predicts one text, in windows of `length` tokens."""
+
+    dataset: str
+    windows: int
+    of_windows: int
+    length: int
+    tokens: int
+    perplexity: float
+    original_perplexity: float | None
+    kl_divergence: float | None
+    top1_agreement: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReport:
+    """All figures of a validation; `original` is None when there was nothing to compare with.
+
+    `scoring_memory` is the peak while both models stood in memory and the texts were scored, in
+    bytes above what they held before.
+    """
+
+    model: ModelFigures
+    original: ModelFigures | None
+    datasets: tuple[DatasetFigures, ...]
+    device: str
+    threads: int
+    scoring_memory: int
+    seconds: float
+    versions: dict[str, str]
+    notes: tuple[str, ...] = ()
+    output: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report in JSON's types."""
+        values = asdict(self)
+        values["datasets"] = list(values["datasets"])
+        values["notes"] = list(values["notes"])
+        return values
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a place where the report cannot be written. Leaves nothing behind."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output {folder}: is a file", hint="name a folder")
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ResourceError(
+            f"{place}: cannot be written: {error.strerror}",
+            hint="name another folder with --output",
+        ) from None
+
+
+def save(report: ValidationReport, html: str, folder: Path) -> None:
+    """Write both files, each whole or not at all, in place of older ones."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / JSON_FILE, json.dumps(report.as_dict(), indent=2) + "\n")
+        _replace(folder / HTML_FILE, html)
+    except OSError as error:
+        raise ResourceError(f"{folder}: the report cannot be written: {error.strerror}") from None
+
+
+def _replace(file: Path, text: str) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)

@@ -1,0 +1,20 @@
+"""A path -> the model in it, whichever format it has."""
+
+from pathlib import Path
+
+from mindpress.errors import InputError
+from mindpress.sources.folder import open_folder
+from mindpress.sources.source import ModelSource
+from mindpress.sources.workspace import FOLDER, open_workspace
+
+
+def is_workspace(path: Path) -> bool:
+    """Whether `path` is laid out as a TurboMind workspace, damaged or not."""
+    return (path / FOLDER).is_dir()
+
+
+def open_source(path: Path) -> ModelSource:
+    """Open and check a workspace or a model folder. Reads no weights; raises InputError."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder", hint="give a model folder or a workspace")
+    return open_workspace(path) if is_workspace(path) else open_folder(path)

@@ -1,0 +1,84 @@
+"""Tokenizers that are missing, damaged or code of their own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_models import TOKENIZER, TOKENIZER_FILES
+
+from mindpress.checkpoint.companions import (
+    check_tokenizer_files,
+    copy_companions,
+    load_tokenizer,
+)
+from mindpress.errors import InputError, ResourceError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in TOKENIZER_FILES:
+        (folder / name).write_bytes((TOKENIZER / name).read_bytes())
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    return folder
+
+
+def test_a_tokenizer_with_its_template(folder):
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.decode(tokenizer("Hello")["input_ids"], skip_special_tokens=True) == "Hello"
+    assert tokenizer.chat_template
+
+
+def test_no_tokenizer(tmp_path):
+    for call in (check_tokenizer_files, load_tokenizer):
+        with pytest.raises(InputError, match=r"no tokenizer \(tokenizer\.json") as caught:
+            call(tmp_path)
+        assert "copy the tokenizer files" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", b""),
+        ("tokenizer.json", b'{"version": "1.0"}'),
+        ("tokenizer.json", b"\xff\xfe\x00"),
+        ("tokenizer_config.json", b"[]"),
+        ("tokenizer_config.json", b"{"),
+    ],
+)
+def test_a_damaged_one(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match="the tokenizer cannot be read") as caught:
+        load_tokenizer(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_code_of_its_own_is_not_run_and_nothing_is_asked(folder, monkeypatch, tmp_path):
+    """transformers would ask on stdin whether to run it."""
+    ran = tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
+    config = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on stdin"))
+    with pytest.raises(InputError, match="code of its own") as caught:
+        load_tokenizer(folder)
+    assert "--trust-remote-code" in str(caught.value.hint)
+    assert not ran.exists()
+
+
+def test_what_goes_with_a_model(folder, tmp_path):
+    (folder / "modeling_x.py").write_text("code")
+    (folder / "generation_config.json").write_text("{}")
+    (folder / "model.safetensors").write_text("weights")
+    target = tmp_path / "out"
+    target.mkdir()
+    copied = copy_companions(folder, target)
+    expected = {*TOKENIZER_FILES, "generation_config.json", "modeling_x.py"}
+    assert set(copied) == expected == {file.name for file in target.iterdir()}
+
+
+def test_a_place_that_takes_no_files(folder):
+    with pytest.raises(ResourceError, match=r"cannot write /proc/tokenizer\.json"):
+        copy_companions(folder, Path("/proc"))

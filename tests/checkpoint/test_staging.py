@@ -1,0 +1,216 @@
+"""An output folder appears whole or not at all, and only one run at a time writes it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mindpress.checkpoint.staging import (
+    LOCK,
+    StagedFolder,
+    check_not_inside,
+    check_space,
+    check_target,
+)
+from mindpress.errors import ConfigError, LockedError, ResourceError
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """An output of ours from before."""
+    model = tmp_path / "out"
+    model.mkdir()
+    (model / "config.json").write_text("old")
+    return model
+
+
+def names(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*")}
+
+
+def test_it_appears_at_commit_and_nothing_else_stays(tmp_path):
+    target = tmp_path / "new" / "deep" / "out"
+    with StagedFolder(target) as staged:
+        (staged.path / "sub").mkdir()
+        (staged.path / "sub" / "a.txt").write_text("a")
+        assert not target.exists()
+        staged.commit()
+        assert names(target) == {"sub", "sub/a.txt"}
+    assert names(target.parent) == {"out", "out/sub", "out/sub/a.txt"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, ResourceError])
+def test_nothing_is_left_behind_after_an_exception(tmp_path, error):
+    def work() -> None:
+        with StagedFolder(tmp_path / "out") as staged:
+            (staged.path / "a.txt").write_text("a")
+            raise error("stopped")
+
+    with pytest.raises(error):
+        work()
+    assert names(tmp_path) == set()
+
+
+def test_without_a_commit_nothing_appears(tmp_path):
+    with StagedFolder(tmp_path / "out") as staged:
+        (staged.path / "a.txt").write_text("a")
+    assert names(tmp_path) == set()
+
+
+def test_a_resumable_one_stays_for_the_next_run(tmp_path):
+    with StagedFolder(tmp_path / "out", resumable=True) as staged:
+        (staged.path / "a.txt").write_text("a")
+    with StagedFolder(tmp_path / "out", resumable=True) as staged:
+        assert (staged.path / "a.txt").read_text() == "a"
+        staged.commit()
+    assert names(tmp_path) == {"out", "out/a.txt"}
+
+
+def test_a_run_that_starts_over_sees_nothing_of_a_killed_one(tmp_path):
+    with StagedFolder(tmp_path / "out", resumable=True) as staged:
+        (staged.path / "sub").mkdir()
+        (staged.path / "sub" / "a.txt").write_text("a")
+    with StagedFolder(tmp_path / "out", overwrite=True, resumable=True) as staged:
+        assert names(staged.path) == {LOCK}
+
+
+def test_an_empty_folder_may_be_there(tmp_path):
+    (tmp_path / "out").mkdir()
+    with StagedFolder(tmp_path / "out") as staged:
+        staged.commit()
+    assert names(tmp_path) == {"out"}
+
+
+def test_a_folder_with_something_in_it_is_refused(model):
+    with pytest.raises(ConfigError, match="the folder is not empty") as caught:
+        check_target(model, overwrite=False)
+    assert "--overwrite" in str(caught.value.hint)
+
+
+def test_overwrite_replaces_at_commit_and_not_before(model, tmp_path):
+    with StagedFolder(model, overwrite=True) as staged:
+        (staged.path / "config.json").write_text("new")
+        assert (model / "config.json").read_text() == "old"
+        staged.commit()
+    assert (model / "config.json").read_text() == "new"
+    assert names(tmp_path) == {"out", "out/config.json"}
+
+
+def test_overwrite_that_fails_keeps_the_old_one(model, tmp_path):
+    def work() -> None:
+        with StagedFolder(model, overwrite=True):
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        work()
+    assert (model / "config.json").read_text() == "old"
+    assert names(tmp_path) == {"out", "out/config.json"}
+
+
+def test_overwrite_deletes_no_folder_that_is_not_ours(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="it is not replaced"):
+        check_target(tmp_path, overwrite=True)
+
+
+def test_a_folder_that_was_filled_meanwhile_is_not_replaced(tmp_path):
+    target = tmp_path / "out"
+
+    def work() -> None:
+        with StagedFolder(target) as staged:
+            target.mkdir()
+            (target / "config.json").write_text("of another run")
+            staged.commit()
+
+    with pytest.raises(ConfigError, match="not empty"):
+        work()
+    assert (target / "config.json").read_text() == "of another run"
+
+
+@pytest.mark.parametrize("name", ["file", "file/out", "file/deep/out"])
+def test_a_file_in_the_way(tmp_path, name):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises((ConfigError, ResourceError), match=r"file: is a file|Not a directory"):
+        check_target(tmp_path / name, overwrite=False)
+
+
+def test_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(ResourceError, match="File name too long"):
+        check_target(tmp_path / ("x" * 300), overwrite=False)
+
+
+@pytest.mark.parametrize("place", ["/proc/out", "/sys/out", "/proc/1/out/deep"])
+def test_a_place_that_cannot_be_written(place):
+    """Also for root, whom permissions do not stop."""
+    with pytest.raises(ResourceError, match=r"/proc|/sys") as caught, StagedFolder(Path(place)):
+        pass
+    assert "another folder" in str(caught.value.hint)
+
+
+def test_a_folder_without_permission(tmp_path):
+    place = tmp_path / "place"
+    place.mkdir(mode=0o555)
+    user = os.geteuid()
+    os.seteuid(user or 65534)  # root, whom permissions do not stop, becomes nobody
+    try:
+        with pytest.raises(ResourceError, match=r"[Pp]ermission"):
+            StagedFolder(place / "out").__enter__()
+    finally:
+        os.seteuid(user)
+
+
+def test_a_link_to_a_folder_is_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with StagedFolder(tmp_path / "link") as staged:
+        (staged.path / "a.txt").write_text("a")
+        staged.commit()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a.txt").read_text() == "a"
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from mindpress.checkpoint.staging import StagedFolder
+with StagedFolder(Path(sys.argv[1]), resumable=True) as staged:
+    (staged.path / "a.txt").write_text("a")
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_kept_out(tmp_path):
+    target = tmp_path / "out"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(LockedError, match=f"another run is writing {target}"):
+        StagedFolder(target, overwrite=True).__enter__()
+    assert (tmp_path / ".out.partial" / "a.txt").exists(), "the other run's work was touched"
+    holder.kill()
+    holder.communicate()
+    with StagedFolder(target, resumable=True) as staged:  # a killed run holds no lock
+        assert (staged.path / "a.txt").read_text() == "a"
+
+
+def test_space_is_checked_before_work(tmp_path):
+    check_space(tmp_path / "out", 1)
+    with pytest.raises(ResourceError, match=r"GiB are needed, .* GiB are free"):
+        check_space(tmp_path / "not" / "there", 2**60)
+
+
+@pytest.mark.parametrize("target", ["model", "model/../model", ".", "link"])
+def test_the_model_that_is_read_is_not_written_over(tmp_path, target):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    with pytest.raises(ConfigError, match="holds the model that is read"):
+        check_not_inside(tmp_path / target, tmp_path / "model")
+    check_not_inside(tmp_path / "model-awq", tmp_path / "model")

@@ -1,0 +1,54 @@
+import pytest
+
+from mindpress.cli.console import Console
+from mindpress.cli.progress import Progress, counted
+from mindpress.events import Advanced, Finished, Note, Started
+
+
+def spoken(capsys, *events, quiet=False):
+    with Progress(Console(quiet=quiet)) as listener:
+        for event in events:
+            listener(event)
+    said = capsys.readouterr()
+    assert said.out == ""
+    return said.err.splitlines()
+
+
+def test_off_a_terminal_each_step_with_figures_is_a_line(capsys):
+    start, first, last, end = spoken(
+        capsys,
+        Started("quantize", 2),
+        Advanced(1, "scaled", {"query": 0.0123}),
+        Advanced(2, "rounded", {"query": 0.5}),
+        Finished(75.0),
+    )
+    assert start == "quantize: 2 layers"
+    assert first.startswith("layer 1 of 2: scaled, query 0.0123; about ")
+    assert " left, memory " in first
+    assert ", at most " in first
+    assert last.startswith("layer 2 of 2: rounded, query 0.5000; memory ")
+    assert end == "quantize: 2 layers in 1 min 15 s"
+
+
+def test_many_small_steps_are_not_a_line_each(capsys):
+    steps = [Advanced(done, "tensor") for done in range(1, 500)]
+    assert len(spoken(capsys, Started("check", 500, "tensor"), *steps)) < 5
+
+
+def test_notes_and_warnings_are_told_apart(capsys):
+    assert spoken(capsys, Note("512 is used"), Note("left in 16 bits", "warning")) == [
+        "note: 512 is used", "warning: left in 16 bits"]  # fmt: skip
+
+
+def test_quiet_says_only_warnings(capsys):
+    events = (Started("work", 1), Advanced(1, "x", {"e": 1.0}), Note("n"), Note("w", "warning"))
+    assert spoken(capsys, *events, Finished(1.0), quiet=True) == ["warning: w"]
+
+
+@pytest.mark.parametrize(("total", "words"), [(1, "1 layer"), (0, "0 layers"), (2, "2 layers")])
+def test_units_are_counted(total, words):
+    assert counted(total, "layer") == words
+
+
+def test_steps_without_a_beginning_are_no_error(capsys):
+    assert spoken(capsys, Advanced(3, "x", {"e": 1.0}), Finished(1.0))[0].startswith("step 3: x")

@@ -1,0 +1,11 @@
+"""What every test has: nothing of the user's own settings and folders."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Chat history goes to a temporary folder; nobody's colours or flags count."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+    for name in ("NO_COLOR", "FORCE_COLOR", "MINDPRESS_TRACEBACK", "PYTHONWARNINGS"):
+        monkeypatch.delenv(name, raising=False)
