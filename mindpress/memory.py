@@ -1,5 +1,6 @@
 """How much memory this process holds, and the most it ever held."""
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import psutil
 
 STATUS = Path("/proc/self/status")
+M_MMAP_THRESHOLD = -3  # malloc.h
+LARGE_BYTES = 8 * 2**20
 
 
 def resident_bytes() -> int:
@@ -26,3 +29,14 @@ def peak_bytes() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def return_large_blocks() -> None:
+    """From now on, have freed blocks above 8 MiB go back to the system at once.
+
+    glibc raises its own limit to the largest block freed so far and keeps what is below it, so
+    that the process grows by every size of tensor it ever held. Other allocators are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)

@@ -1,6 +1,11 @@
 """What every test has: nothing of the user's own settings and folders."""
 
+import os
+
 import pytest
+
+# Before torch is imported: its threads must not spin where other work runs beside the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(autouse=True)

@@ -88,7 +88,7 @@ def _help(chat: Chat, _: str) -> None:
     width = max(len(f"/{name} {command.arguments}") for name, command in COMMANDS.items())
     for name, command in COMMANDS.items():
         chat.console.text(f"{f'/{name} {command.arguments}'.ljust(width)}  {command.meaning}")
-    chat.console.text('""" begins and ends a message of several lines; so does Alt-Enter a line')
+    chat.console.text('""" begins and ends a message of several lines; Alt-Enter begins a line')
     chat.console.text("Ctrl-C stops an answer, Ctrl-D leaves")
 
 
@@ -110,12 +110,12 @@ def _set(chat: Chat, text: str) -> None:
     elif name:
         raise ConfigError(f"/set {name}: no value", hint="for example /set temperature 0.5")
     shown = {field: getattr(chat.config, field) for field in SETTINGS}
-    chat.console.pairs({field: _shown(value) for field, value in shown.items()})
+    chat.console.pairs({field: _shown(field, value) for field, value in shown.items()})
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
     if value is None:
-        return "the model's"
+        return NONE if name == "seed" else "the model's"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " ".join(value) or NONE
     return str(value)

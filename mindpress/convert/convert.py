@@ -91,6 +91,7 @@ def _write(plan: ConversionPlan, root: Path, listener: Listener) -> int:
     with one_thread_each(), TensorFiles(weights) as output:
         for name, tensor in tensors.outer():
             output.write(name, tensor)
+            checkpoint.release()
         for layer in range(plan.config.layers):
             for name, tensor in tensors.layer(layer):
                 output.write(name, tensor)

@@ -68,7 +68,7 @@ def run_demo(
     quantized, workspace, validation = targets
     calibration = Calibration(DATASET, SAMPLES, LENGTH)
     recipe = Recipe(str(MODEL), search_scale=True, calibration=calibration)
-    conversion = Conversion(str(quantized), workspace, overwrite=overwrite)
+    conversion = Conversion(str(quantized), workspace, model_name="base", overwrite=overwrite)
     check = Validation(
         str(workspace),
         str(MODEL),

@@ -30,6 +30,7 @@ from mindpress.lite.plan import QuantizationPlan, plan_quantization
 from mindpress.lite.recipe import Recipe
 from mindpress.lite.report import LayerReport, QuantizationReport, report_html
 from mindpress.lite.sites import sites_of
+from mindpress.memory import return_large_blocks
 from mindpress.models.tensors import outer_tensors
 
 HELD_OUT_SHARE = 8
@@ -47,6 +48,7 @@ def quantize_model(
     its inputs, the codes of two candidates and the hidden states of the calibration set.
     """
     started = time.monotonic()
+    return_large_blocks()
     check_target(target, overwrite=overwrite)
     plan = plan_quantization(recipe)
     limit = parse_size(recipe.max_shard_size)

@@ -109,6 +109,15 @@ def test_overwrite_that_fails_keeps_the_old_one(model, tmp_path):
     assert names(tmp_path) == {"out", "out/config.json"}
 
 
+def test_the_next_run_is_not_disturbed(tmp_path):
+    """It may begin as soon as the folder is in its place."""
+    with StagedFolder(tmp_path / "out") as staged:
+        staged.commit()
+        staged.path.mkdir()
+        (staged.path / "next.txt").write_text("of the next run")
+    assert (staged.path / "next.txt").exists()
+
+
 def test_overwrite_deletes_no_folder_that_is_not_ours(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigError, match="it is not replaced"):

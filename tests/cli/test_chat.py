@@ -37,6 +37,7 @@ def test_a_question_answered_as_json(run, model):
     assert answer["question"] == "The river was"
     assert answer["answer"].strip()
     assert answer["stats"]["new_tokens"] == 8
+    assert run("chat", model, *GREEDY, "--prompt", "The river was").out == answer["answer"] + "\n"
 
 
 def test_an_empty_pipe_is_a_mistake(spawn, model):

@@ -82,7 +82,8 @@ def test_a_validation_as_json_is_the_saved_one(run, model, tmp_path):
     ran = run("validate", model, *flags, "--json")
     figures = json.loads(ran.out)
     assert figures["original"] is None
-    assert figures["datasets"][0]["dataset"] == "excerpt"
+    (text,) = figures["datasets"]
+    assert (text["dataset"], text["length"], text["windows"]) == ("excerpt", 64, 2)
     saved = json.loads((tmp_path / "v" / "validation.json").read_text())
     assert saved["datasets"] == figures["datasets"]
 

@@ -1,4 +1,5 @@
 import json
+import signal
 
 import pytest
 
@@ -48,6 +49,12 @@ def test_a_conversation_streams_answers_and_says_what_they_cost(chat, capsys):
     assert len(figures) == 2
     assert figures[0].startswith("(4 tokens, ")
     assert "tokens/s, first after " in figures[0]
+
+
+def test_ctrl_c_means_again_what_it_meant_before_the_answer(chat):
+    before = signal.getsignal(signal.SIGINT)
+    answer(chat, "hello")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_exit_leaves_and_ctrl_c_at_the_prompt_does_not(chat, capsys):

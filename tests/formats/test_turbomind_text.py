@@ -150,6 +150,7 @@ def test_configs_of_lmdeploy_are_understood(file):
 def test_a_model_with_yarn_reaches_past_its_trained_length():
     yarn = replace(CONFIG, rope=RopeSettings(1e4, "yarn", 4.0), trained_length=128)
     assert yarn.shape.max_length == 512
+    assert yarn.shape.rope.parameters["original_max_position_embeddings"] == 128
     assert replace(CONFIG, trained_length=128).shape.max_length == 128
 
 
