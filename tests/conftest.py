@@ -4,7 +4,9 @@ import os
 
 import pytest
 
-# Before torch is imported: its threads must not spin where other work runs beside the tests.
+# Before torch is imported: the models of the tests are so small that threads would only wait for
+# one another, spinning where other work runs beside them. Commands that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

@@ -90,8 +90,6 @@ def show(report: "ValidationReport", console: Console) -> None:
     console.heading(f"{model.path} ({model.format})")
     columns = ["", "this model", *(["original"] if original else [])]
     console.table(columns, [*_quality(report), *_costs(model, original)])
-    for note in report.notes:
-        console.say(f"note: {note}")
     console.text(
         f"\n{report.device}, {report.threads} threads, {duration(report.seconds)}; "
         f"report: {Path(report.output) / 'validation.html'}"

@@ -34,6 +34,9 @@ from mindpress.sources.inspect import Inspection, inspect_path
 from mindpress.sources.opening import open_source
 from mindpress.sources.source import ModelSource
 
+# Parameters of a model that loads and runs in a moment.
+SMALL = 50_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -69,6 +72,7 @@ def validate(settings: Validation, listener: Listener = ignore) -> ValidationRep
     if original:
         _check_same_vocabulary(model, original)
     texts = _texts(settings, model, original, say)
+    _warm_up(model, settings)
     decoder, figures = _measure(model, settings, say)
     other, other_figures = _measure(original, settings, say) if original else (None, None)
     with PeakMemory(decoder.device) as scoring, device_errors():
@@ -151,6 +155,14 @@ def _text(name: str, length: int, limit: int | None, model: Subject, say: Listen
     if limit is not None and limit < len(windows):
         say(Note(f"{name}: the first {limit} of {len(windows)} windows are scored"))
     return Text(name, windows[:limit], len(windows))
+
+
+def _warm_up(subject: Subject, settings: Validation) -> None:
+    """Run a small model once unmeasured: the first in a process also pays for code and threads
+    loaded on first use, which would count as its own memory. Large models hide that.
+    """
+    if (subject.inspection.parameters or 0) < SMALL:
+        measure(load_decoder(subject.source, settings.engine))
 
 
 def _measure(subject: Subject, settings: Validation, say: Listener) -> tuple[Decoder, ModelFigures]:

@@ -1,11 +1,11 @@
 """A validation as an HTML page for people."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from mindpress.engine.validation_report import DatasetFigures, ModelFigures, ValidationReport
 from mindpress.report.chart import bar_chart
-from mindpress.report.html import Html
-from mindpress.report.numbers import duration, number, percent, size
+from mindpress.report.html import Html, paragraph
+from mindpress.report.numbers import duration, number, size
 from mindpress.report.page import Section, page
 from mindpress.report.table import Cell, pairs, table
 
@@ -17,6 +17,16 @@ COMPARING = (
     " identical. Top-1 is how often both find the same token most likely."
 )
 
+COSTS: dict[str, Callable[[ModelFigures], Cell]] = {
+    "format": lambda model: model.format,
+    "size on disk": lambda model: size(model.bytes),
+    "bits per weight": lambda model: number(model.bits_per_weight),
+    "computed in": lambda model: model.dtype,
+    "prefill, tokens/s": lambda model: number(model.prefill),
+    "decode, tokens/s": lambda model: number(model.decode),
+    "peak memory": lambda model: size(model.peak_memory),
+}
+
 
 def validation_page(report: ValidationReport) -> str:
     """The whole page."""
@@ -25,7 +35,7 @@ def validation_page(report: ValidationReport) -> str:
         subtitle += f" beside {report.original.path}"
     sections = [_quality(report), _cost(report), _run(report)]
     if report.notes:
-        sections.append(Section("Notes", (), " ".join(report.notes)))
+        sections.append(Section("Notes", tuple(paragraph(note) for note in report.notes)))
     return page("Validation", sections, subtitle)
 
 
@@ -33,9 +43,9 @@ def _quality(report: ValidationReport) -> Section:
     columns = ["text", "perplexity"]
     series = {"this model": [figures.perplexity for figures in report.datasets]}
     if report.original:
-        columns += ["original", "change", "KL divergence", "top-1"]
+        columns += ["original", "change, %", "KL divergence", "top-1, %"]
         series["original"] = [figures.original_perplexity or 0.0 for figures in report.datasets]
-    columns += ["windows", "tokens each"]
+    columns.append("windows")
     parts = (
         table(columns, [_quality_row(figures) for figures in report.datasets]),
         bar_chart([figures.dataset for figures in report.datasets], series, axis="perplexity"),
@@ -47,34 +57,19 @@ def _quality(report: ValidationReport) -> Section:
 def _quality_row(figures: DatasetFigures) -> list[Cell]:
     row: list[Cell] = [figures.dataset, figures.perplexity]
     if figures.original_perplexity is not None:
-        change = figures.perplexity / figures.original_perplexity - 1
-        row += [
-            figures.original_perplexity,
-            f"{100 * change:+.2f} %",
-            figures.kl_divergence,
-            percent(figures.top1_agreement or 0.0),
-        ]
-    return [*row, f"{figures.windows} of {figures.of_windows}", figures.length]
+        change = 100 * (figures.perplexity / figures.original_perplexity - 1)
+        agreement = 100 * (figures.top1_agreement or 0.0)
+        # Adding zero turns -0.0 into 0.0.
+        row += [figures.original_perplexity, round(change, 2) + 0.0]
+        row += [figures.kl_divergence, agreement]
+    return [*row, figures.windows]
 
 
 def _cost(report: ValidationReport) -> Section:
     models = [model for model in (report.model, report.original) if model]
     names = ["this model", "original"][: len(models)]
-    rows = [
-        [label, *cells]
-        for label, *cells in zip(
-            *([("format", "size on disk", "bits per weight", "computed in", "prefill, tokens/s",
-                "decode, tokens/s", "peak memory")]
-              + [tuple(_cost_cells(model)) for model in models]),
-            strict=True,
-        )
-    ]  # fmt: skip
+    rows = [[label, *(cell(model) for model in models)] for label, cell in COSTS.items()]
     return Section("Cost", (table(["", *names], rows), *_speed_charts(models, names)))
-
-
-def _cost_cells(model: ModelFigures) -> Iterator[Cell]:
-    yield from (model.format, size(model.bytes), number(model.bits_per_weight), model.dtype)
-    yield from (number(model.prefill), number(model.decode), size(model.peak_memory))
 
 
 def _speed_charts(models: list[ModelFigures], names: list[str]) -> tuple[Html, ...]:
@@ -85,7 +80,9 @@ def _speed_charts(models: list[ModelFigures], names: list[str]) -> tuple[Html, .
 
 
 def _run(report: ValidationReport) -> Section:
+    lengths = sorted({figures.length for figures in report.datasets})
     values: dict[str, Cell] = {
+        "tokens per window": ", ".join(map(str, lengths)),
         "device": report.device,
         "threads": report.threads,
         "speed measured on": f"{report.model.prompt_tokens} tokens of prompt,"

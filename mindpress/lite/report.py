@@ -13,7 +13,7 @@ from mindpress.lite.plan import QuantizationPlan
 from mindpress.lite.recipe import Recipe
 from mindpress.memory import peak_bytes
 from mindpress.report.chart import bar_chart
-from mindpress.report.numbers import duration, percent, size
+from mindpress.report.numbers import duration, number, size
 from mindpress.report.page import Section, page
 from mindpress.report.table import pairs, table
 
@@ -136,8 +136,8 @@ def _outcome(report: QuantizationReport) -> Mapping[str, str | float]:
         "size before": size(report.bytes_before),
         "size after": size(report.bytes_after),
         "bits per weight": round(report.bits_per_weight, 3),
-        "mean error": percent(report.mean_error),
-        "mean error of plain rounding": percent(report.mean_plain_error),
+        "mean error": number(report.mean_error),
+        "mean error of plain rounding": number(report.mean_plain_error),
         "time": duration(report.seconds),
         "peak memory": size(report.peak_memory_bytes),
     }

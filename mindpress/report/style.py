@@ -41,6 +41,7 @@ pre { margin: 0; padding: .75rem 1rem; overflow-x: auto; background: var(--page)
   border: 1px solid var(--line); border-radius: 6px; font-size: .875rem; }
 svg { display: block; width: 100%; height: auto; margin: .25rem 0 1rem; }
 svg:last-child { margin-bottom: 0; }
+.scroll + svg { margin-top: 1rem; }
 svg text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: var(--ink); }
 svg .axis { fill: var(--soft); }
 svg .grid { stroke: var(--line); stroke-width: 1; }

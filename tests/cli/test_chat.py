@@ -106,7 +106,7 @@ def screen(tmp_path, model):
 
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-STATS = r"\(\d+ tokens, [\d.]+ tokens/s, first after \d[\d.]* m?s(.|\s)*>>>"
+STATS = r"\(\d+ tokens, [\d.]+ tokens/s, first after \d[\d.]* m?s[\s\S]*>>>"
 
 
 def test_a_conversation_in_a_terminal(screen, tmp_path):
@@ -114,11 +114,11 @@ def test_a_conversation_in_a_terminal(screen, tmp_path):
     chat.press("The river was\r")
     chat.wait_for(STATS)
     chat.press("/set temperature 0.5\r")
-    chat.wait_for(r"temperature +0\.5(.|\s)*>>>")
+    chat.wait_for(r"temperature +0\.5[\s\S]*>>>")
     chat.press('"""\rone\rtwo"""\r')
     chat.wait_for(STATS)
     chat.press(f"/save {tmp_path / 'chat.json'}\r")
-    chat.wait_for(r"saved 4 messages(.|\s)*>>>")
+    chat.wait_for(r"saved 4 messages[\s\S]*>>>")
     chat.press("\x04")
     assert chat.end() == 0
     messages = json.loads((tmp_path / "chat.json").read_text(encoding="utf-8"))
@@ -131,10 +131,10 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(screen):
     chat.press("The river was\r")
     chat.wait_for(r"( \w+){8}")
     chat.press("\x03")
-    chat.wait_for(r"\(stopped, \d+ tokens(.|\s)*>>>")
+    chat.wait_for(r"\(stopped, \d+ tokens[\s\S]*>>>")
     chat.press("\x03")
-    chat.wait_for(r"Ctrl-D or /exit leaves(.|\s)*>>>")
+    chat.wait_for(r"Ctrl-D or /exit leaves[\s\S]*>>>")
     chat.press("/stats\r")
-    chat.wait_for(r"messages +2(.|\s)*>>>")
+    chat.wait_for(r"messages +2[\s\S]*>>>")
     chat.press("/exit\r")
     assert chat.end() == 0

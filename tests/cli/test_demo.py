@@ -33,6 +33,16 @@ def test_a_second_demo_in_the_same_place_is_refused_at_once(run, work):
     assert "--overwrite" in ran.err
 
 
+@pytest.mark.parametrize("name", ["tiny-llama-awq-w4", "workspace", "validation"])
+def test_a_folder_in_the_way_is_found_before_the_work(run, tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("all of it")
+    ran = run("demo", "--work-dir", tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert name in ran.err
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
 def test_what_the_demo_needs_comes_with_its_licence():
     import mindpress.demo
 

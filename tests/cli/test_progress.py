@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from mindpress.cli.console import Console
@@ -52,3 +54,18 @@ def test_units_are_counted(total, words):
 
 def test_steps_without_a_beginning_are_no_error(capsys):
     assert spoken(capsys, Advanced(3, "x", {"e": 1.0}), Finished(1.0))[0].startswith("step 3: x")
+
+
+def test_a_terminal_shows_a_live_table_and_keeps_only_the_end(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes stderr for a terminal
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    said = spoken(
+        capsys, Started("quantize", 3), Advanced(1, "scaled", {"query": 0.0123}), Finished(75.0)
+    )
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "\n".join(said))
+    assert "quantize" in shown
+    assert "layer 2 of 3" in shown
+    assert re.search(r"about .* left, memory .*iB, at most .*iB", shown)
+    assert re.search(r"1 +scaled +0\.0123", shown)
+    assert shown.splitlines()[-1].endswith("quantize: 3 layers in 1 min 15 s")

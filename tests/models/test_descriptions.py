@@ -115,6 +115,14 @@ def test_internlm2_is_llama_under_other_names():
     assert "model.layers.0.feed_forward.w1.bias" not in tensors
 
 
+def test_internlm3_has_two_switches_for_biases():
+    """transformers wants them equal; the checkpoints' own code (modeling_internlm3.py) does not."""
+    ours = ARCHITECTURES["InternLM3ForCausalLM"]
+    tensors = all_tensors(ours, read_shape({**SIZES, "qkv_bias": True, "bias": False}, ours))
+    biases = {name for name in tensors if name.startswith("model.layers.0.") and "bias" in name}
+    assert biases == {f"model.layers.0.self_attn.{part}_proj.bias" for part in "qkv"}
+
+
 @pytest.mark.parametrize(
     ("asked", "hint"),
     [
