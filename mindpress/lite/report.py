@@ -146,7 +146,8 @@ def _outcome(report: QuantizationReport) -> Mapping[str, str | float]:
 def _settings(report: QuantizationReport) -> Mapping[str, str | float]:
     recipe = asdict(report.recipe)
     calibration = recipe.pop("calibration")
-    settings = {name.replace("_", " "): str(value) for name, value in recipe.items()}
-    settings |= {f"calibration {name}": str(value) for name, value in calibration.items()}
-    settings["calibration length used"] = str(report.calibration_length)
-    return settings | {f"version of {name}": value for name, value in report.versions.items()}
+    settings = {name.replace("_", " "): value for name, value in recipe.items()}
+    settings |= {f"calibration {name}": value for name, value in calibration.items()}
+    settings["calibration length used"] = report.calibration_length
+    settings |= {f"version of {name}": value for name, value in report.versions.items()}
+    return {name: value for name, value in settings.items() if value is not None}

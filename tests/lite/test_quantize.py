@@ -93,7 +93,7 @@ def test_tensors_are_those_that_transformers_replaces_its_linears_by(quantized):
 
 
 def test_config_has_the_keys_that_vllm_and_lmdeploy_ask_for(quantized):
-    """vLLM: bits, group_size, zero_point, modules_to_not_convert; LMDeploy: quant_method, version."""
+    """vLLM reads bits, group_size, zero_point and the skipped modules, LMDeploy the method."""
     config = json.loads((quantized.target / "config.json").read_text())
     assert config["quantization_config"] == {
         "quant_method": "awq",
@@ -261,7 +261,7 @@ def test_activations_that_overflow_name_the_layer(tmp_path):
     folder = save_tiny("llama", tmp_path / "m", dtype=torch.float32)
     damage(folder, **{"model.layers.0.mlp.down_proj.weight": lambda t: t * 1e30,
                       "model.layers.0.mlp.up_proj.weight": lambda t: t * 1e30})  # fmt: skip
-    with pytest.raises(NumericError, match="layer [01]"):
+    with pytest.raises(NumericError, match=r"layer [01]"):
         quantize_model(recipe(folder), tmp_path / "awq")
     assert not (tmp_path / "awq").exists()
 
