@@ -16,11 +16,13 @@ from benchmarks.machine import save
 from benchmarks.random_llama import llama_config, write
 
 PEAK = "from mindpress.memory import peak_bytes; print(peak_bytes())"
-BASE = "import torch, transformers, safetensors, datasets; from transformers import {names}; "
+BASE = "import torch, transformers, safetensors, pyarrow; from transformers import {names}; "
 NAMES = "AutoModelForCausalLM, LlamaForCausalLM"
+# One token through it: transformers maps the files, and pages that nobody read are not counted.
 LOAD = (
     "import torch; from transformers import AutoModelForCausalLM;"
-    "AutoModelForCausalLM.from_pretrained({folder!r}, dtype='auto');"
+    "model = AutoModelForCausalLM.from_pretrained({folder!r}, dtype='auto');"
+    "torch.set_grad_enabled(False); model(torch.tensor([[1]]));"
 )
 QUANTIZE = """
 from pathlib import Path

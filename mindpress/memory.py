@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 
 STATUS = Path("/proc/self/status")
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 M_MMAP_THRESHOLD = -3  # malloc.h
 LARGE_BYTES = 8 * 2**20
 
@@ -15,6 +17,16 @@ LARGE_BYTES = 8 * 2**20
 def resident_bytes() -> int:
     """Resident memory now."""
     return psutil.Process().memory_info().rss
+
+
+def available_bytes() -> int:
+    """Memory that can still be taken: of the machine, or of the container when that has less."""
+    free = psutil.virtual_memory().available
+    if CGROUP_LIMIT.exists() and CGROUP_USED.exists():
+        limit = CGROUP_LIMIT.read_text().strip()
+        if limit.isdigit():
+            free = min(free, max(0, int(limit) - int(CGROUP_USED.read_text())))
+    return free
 
 
 def peak_bytes() -> int:

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mindpress.errors import ConfigError
+from mindpress.errors import ConfigError, InputError
 
 FILE = "journal.json"
 
@@ -27,18 +28,28 @@ class Journal:
         """
         if not self._file.is_file():
             return None
-        saved = json.loads(self._file.read_text())
-        if saved["fingerprint"] != self._fingerprint:
+        try:
+            saved = json.loads(self._file.read_text())
+            known, state = saved["fingerprint"], saved["state"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self._file}: the journal of an interrupted run is damaged: {error}",
+                hint="add --overwrite to start afresh",
+            ) from None
+        if known != self._fingerprint:
             raise ConfigError(
                 f"{self._file.parent}: an interrupted run with other settings or another model",
                 hint="repeat its arguments to resume it, or add --overwrite to start afresh",
             )
-        return saved["state"]
+        return state
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the journal in one step."""
         fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps({"fingerprint": self._fingerprint, "state": state}))
+        with fresh.open("w") as file:
+            json.dump({"fingerprint": self._fingerprint, "state": state}, file)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.replace(self._file)
 
     def remove(self) -> None:

@@ -7,8 +7,9 @@ renames it. A lock in it keeps a second run out. POSIX only: there is no `fcntl`
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -16,15 +17,17 @@ from typing import IO
 from mindpress.errors import ConfigError, LockedError, ResourceError
 
 LOCK = ".lock"
-# An --overwrite only ever deletes a folder with one of these in it.
-OURS = ("config.json", "triton_models", "report.json", "validation.json", "statistics.json")
+# An --overwrite only ever deletes a workspace, or a folder with a report of ours in it.
+WORKSPACES = ("triton_models/weights/config.ini", "triton_models/weights/config.yaml")
+REPORTS = ("report.json", "validation.json", "statistics.json")
+NAMED_IN_REPORTS = '"mindpress"'
 
 
 class StagedFolder:
     """`with StagedFolder(target, overwrite=False) as staged:` write to `staged.path`, commit.
 
-    Without a commit the hidden folder is deleted, unless `resumable`: then it stays for the next
-    run with the same target.
+    Without a commit the hidden folder is deleted, unless it is `resumable` and holds something:
+    then it stays for the next run with the same target (which deletes it with `overwrite`).
     """
 
     def __init__(self, target: Path, *, overwrite: bool = False, resumable: bool = False) -> None:
@@ -33,10 +36,12 @@ class StagedFolder:
         self._overwrite, self._resumable = overwrite, resumable
         self._lock: IO[str] | None = None
         self._committed = False
+        self._made: list[Path] = []
 
     def __enter__(self) -> "StagedFolder":
         check_target(self.target, overwrite=self._overwrite)
         with disk_errors(self.target.parent):
+            self._made = [place for place in self.target.parents if not place.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             if not self._resumable or self._overwrite:
@@ -56,8 +61,8 @@ class StagedFolder:
             for file in self.path.rglob("*"):
                 if file.is_file():
                     _sync(file)
-            (self.path / LOCK).unlink()
             self._replace()
+            (self.target / LOCK).unlink()
             self._committed = True
             _sync(self.target.parent)
 
@@ -79,8 +84,14 @@ class StagedFolder:
     ) -> None:
         if self._lock:
             self._lock.close()
-        if not self._committed and not self._resumable:
+        if not self._committed and not (self._resumable and self._begun()):
             shutil.rmtree(self.path, ignore_errors=True)
+            for place in self._made:
+                with suppress(OSError):
+                    place.rmdir()
+
+    def _begun(self) -> bool:
+        return self.path.is_dir() and any(entry.name != LOCK for entry in self.path.iterdir())
 
     def _take_lock(self) -> None:
         self._lock = (self.path / LOCK).open("w")
@@ -108,7 +119,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Refuse an output folder that holds something, or whose place cannot be written.
 
-    Writes nothing.
+    Leaves nothing behind: whether a place can be written is tried with a file without a name.
     """
     with disk_errors(target):
         place = _nearest(target)
@@ -117,8 +128,12 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         if target.is_dir() and any(target.iterdir()):
             _check_occupied(target, overwrite=overwrite)
         parent = _nearest(target.absolute().parent)
-        if not os.access(parent, os.W_OK | os.X_OK) or os.statvfs(parent).f_flag & os.ST_RDONLY:
-            raise ResourceError(f"{parent}: no permission to write", hint="choose another folder")
+        try:
+            tempfile.TemporaryFile(dir=parent).close()
+        except OSError as error:
+            raise ResourceError(
+                f"{parent}: no permission to write ({error.strerror})", hint="choose another folder"
+            ) from None
 
 
 def check_not_inside(target: Path, source: Path) -> None:
@@ -151,11 +166,18 @@ def _check_occupied(target: Path, *, overwrite: bool) -> None:
             f"{target}: the folder is not empty",
             hint="name a new folder, or add --overwrite to replace it",
         )
-    if not any((target / name).exists() for name in OURS):
+    if not _is_ours(target):
         raise ConfigError(
-            f"{target}: does not look like a model folder or a workspace; it is not replaced",
+            f"{target}: mindpress did not write what is in it; it is not replaced",
             hint="name a new folder",
         )
+
+
+def _is_ours(target: Path) -> bool:
+    if any((target / name).is_file() for name in WORKSPACES):
+        return True
+    reports = [target / name for name in REPORTS if (target / name).is_file()]
+    return any(NAMED_IN_REPORTS in file.read_text(errors="replace") for file in reports)
 
 
 def _remove(entry: Path) -> None:

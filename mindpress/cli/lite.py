@@ -127,11 +127,9 @@ def default_target(model: str, bits: int) -> Path:
 
 def plan(recipe: Recipe, target: Path, overwrite: bool, console: Console) -> None:
     """Print what would be done."""
-    from mindpress.checkpoint.staging import check_target
-    from mindpress.lite.plan import plan_quantization
+    from mindpress.lite.quantize import check_request
 
-    check_target(target, overwrite=overwrite)
-    found = plan_quantization(recipe)
+    found = check_request(recipe, target, overwrite=overwrite).plan
     console.result({**found.as_dict(), "target": target})
     console.heading(f"Plan: {recipe.model} -> {target} ({recipe.bits} bits); nothing was written")
     console.pairs(

@@ -98,7 +98,7 @@ def read_quantization_config(config: object) -> QuantSpec:
         raise InputError(
             f"config.json: quantization_config: method `{method}` version `{version}` cannot be"
             " read",
-            hint="mindpress reads AWQ folders of version gemm (its own and AutoAWQ's)",
+            hint="mindpress reads 16-bit folders, and AWQ folders of version gemm",
         )
     bits, group = config.get("bits"), config.get("group_size")
     if not _is_whole(bits) or bits not in ORDERS:

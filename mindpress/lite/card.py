@@ -1,17 +1,21 @@
 """README.md of a quantized folder: the model card that the Hub and people read."""
 
 from pathlib import Path
+from shlex import quote
 
+from huggingface_hub import ModelCardData
+
+from mindpress.formats.awq import COMMON_BITS
+from mindpress.lite.recipe import Recipe
 from mindpress.lite.report import QuantizationReport
 
 COMMAND = "mindpress lite auto_awq"
+LMDEPLOY_GROUP = 128
 
 
 def model_card(report: QuantizationReport) -> str:
     """Markdown with the Hub's metadata; names base model, method, settings and outcome."""
     recipe = report.recipe
-    from huggingface_hub import ModelCardData
-
     base = (
         recipe.model if recipe.model.count("/") == 1 and not Path(recipe.model).exists() else None
     )
@@ -45,20 +49,31 @@ def model_card(report: QuantizationReport) -> str:
 | mean output error of a layer | {report.mean_error:.3%} \
 (plain rounding {report.mean_plain_error:.3%}) |
 
-Settings and errors of every layer are in `report.json` and `report.html`. Loaders: vLLM, LMDeploy,
-transformers (with its AWQ kernels installed) and mindpress itself.
+Settings and errors of every layer are in `report.json` and `report.html`.
+Loaders: {_loaders(recipe)}.
 """
+
+
+def _loaders(recipe: Recipe) -> str:
+    if recipe.bits != COMMON_BITS:
+        return "vLLM and mindpress itself"
+    lmdeploy = "LMDeploy, " if recipe.group_size == LMDEPLOY_GROUP else ""
+    return f"vLLM, {lmdeploy}transformers (with its AWQ kernels installed) and mindpress itself"
 
 
 def _command(report: QuantizationReport) -> str:
     recipe, calibration = report.recipe, report.recipe.calibration
     flags = [
-        f"--calib-dataset {calibration.dataset}",
+        f"--calib-dataset {quote(calibration.dataset)}",
         f"--calib-samples {calibration.samples}",
         f"--calib-seqlen {calibration.length}",
         f"--w-bits {recipe.bits}",
         f"--w-group-size {recipe.group_size}",
         f"--search-scale {recipe.search_scale}",
+        f"--batch-size {calibration.batch_size}",
+        f"--dtype {recipe.dtype}",
         f"--seed {calibration.seed}",
     ]
-    return " ".join([COMMAND, recipe.model, *flags])
+    if recipe.symmetric:
+        flags.append("--w-sym")
+    return " ".join([COMMAND, quote(recipe.model), *flags])

@@ -10,7 +10,7 @@ import torch
 from mindpress.checkpoint.hub import local_folder
 from mindpress.errors import ConfigError, InputError
 from mindpress.formats import awq
-from mindpress.formats.quantized import QuantSpec
+from mindpress.formats.quantized import WHOLE_ROW, QuantSpec
 from mindpress.lite.recipe import Recipe
 from mindpress.models.description import Linear
 from mindpress.models.tensors import Shapes, block_tensors, linear_shape, outer_tensors
@@ -93,6 +93,11 @@ def plan_quantization(recipe: Recipe) -> QuantizationPlan:
     Raises what `open_folder` raises, ConfigError when a flag does not fit the model, and
     InputError when the model is quantized already.
     """
+    if recipe.group_size < 1 and recipe.group_size != WHOLE_ROW:
+        raise ConfigError(
+            f"--w-group-size {recipe.group_size}: must be positive, or -1 for the whole row",
+            hint="use 128, 64, 32 or -1",
+        )
     spec = QuantSpec(recipe.bits, recipe.group_size, recipe.symmetric)
     awq.check_bits(spec.bits)
     download = Path(recipe.download_dir) if recipe.download_dir else None
@@ -142,7 +147,8 @@ def _planned(source: ModelFolder, spec: QuantSpec) -> tuple[PlannedLinear, ...]:
 def _obstacle(outputs: int, inputs: int, spec: QuantSpec) -> str | None:
     if not spec.fits(inputs):
         fitting = [g for g in USUAL_GROUPS if inputs % g == 0] or [gcd(inputs, 128)]
-        return f"input width {inputs} is no multiple of {spec.group_size} ({fitting} would fit)"
+        offered = ", ".join(map(str, fitting))
+        return f"input width {inputs} is no multiple of {spec.group_size} ({offered} would fit)"
     if not awq.holds(outputs, inputs, spec):
         return f"{outputs} output channels do not fill 32-bit words"
     return None
@@ -197,6 +203,8 @@ def _notes(
     ]
     if recipe.bits != awq.COMMON_BITS:
         notes.append(f"{recipe.bits}-bit AWQ folders are read by vLLM, not by LMDeploy")
+    if recipe.group_size != USUAL_GROUPS[0]:
+        notes.append(f"LMDeploy reads groups of {USUAL_GROUPS[0]} only; vLLM reads this one too")
     if source.shape.dtype == "float32" and recipe.dtype == "auto":
         notes.append("the 32-bit floats of the model are stored in 16 bits")
     return notes

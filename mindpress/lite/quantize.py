@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,19 @@ from mindpress.calib.journal import Journal, fingerprint
 from mindpress.calib.statistics import InputStatistics
 from mindpress.calib.stream import BlockStream, LiveBlock, finite
 from mindpress.checkpoint.companions import copy_companions, load_tokenizer
-from mindpress.checkpoint.staging import StagedFolder, check_space, check_target
+from mindpress.checkpoint.staging import (
+    StagedFolder,
+    check_not_inside,
+    check_space,
+    check_target,
+    disk_errors,
+)
 from mindpress.checkpoint.writer import ShardWriter, parse_size
 from mindpress.errors import ConfigError, NumericError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.lite.block import BlockTask
 from mindpress.lite.card import model_card
-from mindpress.lite.choose import Choice, HeldOut, choose
+from mindpress.lite.choose import PLAIN, Choice, HeldOut, choose
 from mindpress.lite.output import block_output, output_config, output_names
 from mindpress.lite.plan import QuantizationPlan, plan_quantization
 from mindpress.lite.recipe import Recipe
@@ -38,31 +44,63 @@ MOST_HELD_OUT_TOKENS = 16384
 SPILL = "hidden-states.bin"
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A recipe that was checked against the model, the machine and the output folder."""
+
+    plan: QuantizationPlan
+    device: torch.device
+    tokens: Int[Tensor, "samples tokens"]
+    max_shard_bytes: int
+
+
+def check_request(
+    recipe: Recipe, target: Path, *, overwrite: bool = False, listener: Listener = ignore
+) -> Request:
+    """Everything that can be checked without reading weights; writes nothing.
+
+    Raises what is wrong with the output folder, the model, the flags, the tokenizer or the
+    calibration text, and ResourceError when the disk is too full.
+    """
+    check_target(target, overwrite=overwrite)
+    limit, device = parse_size(recipe.max_shard_size), pick_device(recipe.device)
+    plan = plan_quantization(recipe)
+    check_not_inside(target, plan.source.folder)
+    for note in plan.notes:
+        listener(Note(note, "warning"))
+    tokenizer = load_tokenizer(plan.source.folder, trust_remote_code=recipe.trust_remote_code)
+    wanted = recipe.calibration
+    tokens = calibration_tokens(
+        wanted.dataset, tokenizer, wanted.samples, plan.length, wanted.seed, listener
+    )
+    stored = plan.source.embedding_type.itemsize
+    check_space(target, plan.bytes_after + tokens.numel() * plan.source.shape.hidden * stored)
+    return Request(plan, device, tokens, limit)
+
+
 def quantize_model(
     recipe: Recipe, target: Path, *, overwrite: bool = False, listener: Listener = ignore
 ) -> QuantizationReport:
     """Write the quantized model to `target` as a Hugging Face folder in the AWQ gemm format.
 
     Everything is checked before the first block. An interrupted run leaves a hidden folder
-    beside `target`; the same call goes on from it. Peak memory: one block in float32, X^T X of
-    its inputs, the codes of two candidates and the hidden states of the calibration set.
+    beside `target`; the same call goes on from it (with `overwrite` it starts afresh). Peak
+    memory: one block in float32, X^T X of its inputs, the codes of two candidates and the hidden
+    states of the calibration set.
     """
     started = time.monotonic()
     return_large_blocks()
-    check_target(target, overwrite=overwrite)
-    plan = plan_quantization(recipe)
-    limit = parse_size(recipe.max_shard_size)
-    check_space(target, plan.bytes_after)
-    for note in plan.notes:
-        listener(Note(note, "warning"))
-    tokens = _tokens(recipe, plan)
-    _check_finite(plan, listener)
+    request = check_request(recipe, target, overwrite=overwrite, listener=listener)
     with StagedFolder(target, overwrite=overwrite, resumable=True) as staged:
-        mark = fingerprint(__version__, recipe, tokens.numpy().tobytes(), files=_inputs(plan))
-        run = _Run(recipe, plan, tokens, staged.path, limit, mark)
-        layers = run.blocks(listener)
-        report = run.finish(target, layers, time.monotonic() - started)
+        run = _Run(recipe, request, staged.path)
+        layers = run.resume(listener)
+        _check_finite(request.plan, listener)
+        with disk_errors(staged.path):
+            run.blocks(layers, listener)
+            report = run.finish(target, layers, time.monotonic() - started)
         staged.commit()
+    if not any(layer.method != PLAIN for layer in report.layers):
+        listener(Note("smoothing helped no layer; all are rounded plainly", "warning"))
     listener(Finished(report.seconds))
     return report
 
@@ -70,15 +108,15 @@ def quantize_model(
 class _Run:
     """The state of one run: what is written, and the hidden states before the next block."""
 
-    def __init__(
-        self, recipe: Recipe, plan: QuantizationPlan, tokens: Int[Tensor, "samples tokens"],
-        folder: Path, max_shard_bytes: int, mark: str,
-    ) -> None:  # fmt: skip
-        self.recipe, self.plan, self.tokens, self.folder = recipe, plan, tokens, folder
-        self.device = pick_device(recipe.device)
+    def __init__(self, recipe: Recipe, request: Request, folder: Path) -> None:
+        self.recipe, self.plan, self.tokens = recipe, request.plan, request.tokens
+        self.folder, self.device, plan = folder, request.device, request.plan
         self.stream = BlockStream(plan.source, self.device, compute_type(self.device, plan))
-        self.writer = ShardWriter(folder, output_names(plan), max_shard_bytes)
-        self.journal = Journal(folder, mark)
+        self.writer = ShardWriter(folder, output_names(plan), request.max_shard_bytes)
+        tokens = self.tokens.numpy().tobytes()
+        self.journal = Journal(
+            folder, fingerprint(__version__, recipe, tokens, files=_inputs(plan))
+        )
         self.task = BlockTask(
             block=self.stream.runs.block,
             shape=plan.source.shape,
@@ -89,9 +127,8 @@ class _Run:
             device=self.device,
         )
 
-    def blocks(self, listener: Listener) -> list[LayerReport]:
-        """Quantize and write every block, from where an earlier run stopped."""
-        layers = self._resume(listener)
+    def blocks(self, layers: list[LayerReport], listener: Listener) -> None:
+        """Quantize and write every block that is not in `layers` yet, and add it to them."""
         hidden = self._hidden()
         self.stream.embed(self.tokens, hidden)
         listener(Started("quantize", len(self.stream)))
@@ -107,7 +144,6 @@ class _Run:
             layers.append(LayerReport.of(index, choice, time.monotonic() - began))
             self.journal.save({"writer": self.writer.state, "layers": [asdict(x) for x in layers]})
             listener(Advanced(index + 1, choice.result.method, layers[-1].figures))
-        return layers
 
     def finish(self, target: Path, layers: list[LayerReport], seconds: float) -> QuantizationReport:
         """Write what is left: embedding, head, companions, config, report, model card."""
@@ -125,7 +161,8 @@ class _Run:
         self.journal.remove()
         return report
 
-    def _resume(self, listener: Listener) -> list[LayerReport]:
+    def resume(self, listener: Listener) -> list[LayerReport]:
+        """The layers that an earlier run finished; refuses one with other settings."""
         saved = self.journal.load()
         if saved is None:
             for left in self.folder.glob("part-*.safetensors"):
@@ -203,12 +240,6 @@ def held_out_samples(samples: int, length: int) -> int:
     """How many samples are kept out of the statistics to judge candidates by."""
     wanted = max(1, samples // HELD_OUT_SHARE)
     return min(wanted, max(1, MOST_HELD_OUT_TOKENS // length))
-
-
-def _tokens(recipe: Recipe, plan: QuantizationPlan) -> Int[Tensor, "samples tokens"]:
-    tokenizer = load_tokenizer(plan.source.folder, trust_remote_code=recipe.trust_remote_code)
-    wanted = recipe.calibration
-    return calibration_tokens(wanted.dataset, tokenizer, wanted.samples, plan.length, wanted.seed)
 
 
 def _check_finite(plan: QuantizationPlan, listener: Listener) -> None:

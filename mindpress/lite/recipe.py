@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mindpress.errors import ConfigError
+
 Algorithm = Literal["awq"]
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float16", "bfloat16"]
@@ -20,6 +22,15 @@ class Calibration:
     length: int = 2048
     seed: int = 0
     batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        for flag, value in (
+            ("--calib-samples", self.samples),
+            ("--calib-seqlen", self.length),
+            ("--batch-size", self.batch_size),
+        ):
+            if value < 1:
+                raise ConfigError(f"{flag} {value}: must be 1 or more")
 
 
 @dataclass(frozen=True, slots=True)

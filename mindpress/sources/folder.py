@@ -108,10 +108,13 @@ def open_folder(folder: Path) -> ModelFolder:
     missing, extra or quantized in a way that cannot be read.
     """
     config = read_json(folder / "config.json")
-    architecture = architecture_of(config)
-    shape = read_shape(config, architecture)
     quantization = config.get("quantization_config")
-    spec = None if quantization is None else awq.read_quantization_config(quantization)
+    try:
+        architecture = architecture_of(config)
+        shape = read_shape(config, architecture)
+        spec = None if quantization is None else awq.read_quantization_config(quantization)
+    except InputError as error:  # which folder, where a command reads two
+        raise type(error)(f"{folder}: {error}", hint=error.hint) from None
     checkpoint = open_checkpoint(folder)
     _check(checkpoint, architecture, shape, spec)
     return ModelFolder(folder, config, architecture, shape, checkpoint, spec)

@@ -146,6 +146,6 @@ def _tried(problems: list[str], call: Callable[[], Found]) -> Found | None:
         return call()
     except MindpressError as error:
         text = f"{error} ({error.hint})" if error.hint else str(error)
-        if text not in problems:
+        if not any(known in text for known in problems):
             problems.append(text)
         return None

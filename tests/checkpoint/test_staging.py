@@ -23,6 +23,7 @@ def model(tmp_path: Path) -> Path:
     model = tmp_path / "out"
     model.mkdir()
     (model / "config.json").write_text("old")
+    (model / "report.json").write_text('{"versions": {"mindpress": "0.1.0"}}')
     return model
 
 
@@ -106,7 +107,7 @@ def test_overwrite_that_fails_keeps_the_old_one(model, tmp_path):
     with pytest.raises(ValueError):  # noqa: PT011
         work()
     assert (model / "config.json").read_text() == "old"
-    assert names(tmp_path) == {"out", "out/config.json"}
+    assert names(tmp_path) == {"out", "out/config.json", "out/report.json"}
 
 
 def test_the_next_run_is_not_disturbed(tmp_path):

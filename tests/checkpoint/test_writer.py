@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -86,7 +86,6 @@ def test_a_tensor_above_the_limit_has_a_shard_of_its_own(tmp_path):
     limit=st.integers(1, 900),
     stop=st.integers(0, 12),
 )
-@example(sizes=[0], limit=1, stop=1)
 @settings(max_examples=40, deadline=None)
 def test_a_resumed_run_ends_with_the_same_bytes(tmp_path_factory, sizes, limit, stop):
     tensors = {f"t{n}": torch.arange(size, dtype=torch.int16) for n, size in enumerate(sizes)}
@@ -105,6 +104,15 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path_factory, sizes, limit, 
         second.write(name, tensors[name])
     second.finish()
     assert contents(part) == contents(whole)
+
+
+def test_a_run_resumed_after_nothing_but_an_empty_tensor(tmp_path):
+    first = ShardWriter(tmp_path, ["a"], KEPT_OPEN)
+    first.write("a", torch.empty(0, 4))
+    second = ShardWriter(tmp_path, ["a"], KEPT_OPEN)
+    second.resume(first.state)
+    second.finish()
+    assert equal(load_file(tmp_path / "model.safetensors"), {"a": torch.empty(0, 4)})
 
 
 @pytest.mark.parametrize("survives", range(4))

@@ -320,3 +320,37 @@ def test_packed_words_are_read_back_by_the_definition(quantized):
     for nibble, channel in enumerate((0, 2, 4, 6, 1, 3, 5, 7)):
         codes = packed["qweight"][:, 3] >> (4 * nibble) & 15
         assert torch.equal(codes, weight.codes[8 * 3 + channel].int())
+
+
+def test_the_model_is_never_its_own_output(tmp_path):
+    folder = save_tiny("llama", tmp_path / "m")
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="not replaced"):
+        quantize_model(recipe(folder), folder, overwrite=True)
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", [{"samples": 0}, {"length": 0}, {"batch_size": 0}], ids=str)
+def test_calibration_needs_positive_numbers(wrong):
+    with pytest.raises(ConfigError, match="must be 1 or more"):
+        Calibration(**wrong)
+
+
+def test_a_damaged_journal_is_named(llama, tmp_path):
+    def stop(event):
+        if isinstance(event, Advanced) and event.figures:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize_model(recipe(llama), tmp_path / "awq", listener=stop)
+    (tmp_path / ".awq.partial" / "journal.json").write_text("{half")
+    with pytest.raises(InputError, match="damaged"):
+        quantize_model(recipe(llama), tmp_path / "awq")
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    folder = save_tiny("llama", tmp_path / "m")
+    damage(folder, **{"model.layers.1.self_attn.q_proj.weight": with_nan})
+    with pytest.raises(NumericError):
+        quantize_model(recipe(folder), tmp_path / "deep" / "er" / "awq")
+    assert not (tmp_path / "deep").exists()
