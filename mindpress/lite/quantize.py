@@ -26,7 +26,7 @@ from mindpress.checkpoint.staging import (
     disk_errors,
 )
 from mindpress.checkpoint.writer import ShardWriter, parse_size
-from mindpress.errors import ConfigError, NumericError
+from mindpress.errors import ConfigError, InputError, NumericError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.lite.block import BlockTask
 from mindpress.lite.card import model_card
@@ -73,6 +73,12 @@ def check_request(
     tokens = calibration_tokens(
         wanted.dataset, tokenizer, wanted.samples, plan.length, wanted.seed, listener
     )
+    if int(tokens.max()) >= plan.source.shape.vocab:
+        raise InputError(
+            f"{plan.source.folder}: the tokenizer has token {int(tokens.max())}, the model only"
+            f" {plan.source.shape.vocab}",
+            hint="copy the tokenizer files of this very model into the folder",
+        )
     stored = plan.source.embedding_type.itemsize
     check_space(target, plan.bytes_after + tokens.numel() * plan.source.shape.hidden * stored)
     return Request(plan, device, tokens, limit)

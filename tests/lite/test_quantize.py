@@ -354,3 +354,9 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
     with pytest.raises(NumericError):
         quantize_model(recipe(folder), tmp_path / "deep" / "er" / "awq")
     assert not (tmp_path / "deep").exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    folder = save_tiny("llama", tmp_path / "m", vocab_size=256)
+    with pytest.raises(InputError, match="the model only 256"):
+        quantize_model(recipe(folder), tmp_path / "awq")
