@@ -61,8 +61,8 @@ class QuantizedWeight:
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Float[Tensor, "outputs inputs"]:
         """The weight the codes stand for, computed in float32, in `dtype` (default: of scales)."""
-        codes = self.codes.unflatten(-1, (-1, self.group_size)).float()
-        weight = (codes - self.zeros.float().unsqueeze(-1)) * self.scales.float().unsqueeze(-1)
+        weight = self.codes.unflatten(-1, (-1, self.group_size)).float()
+        weight.sub_(self.zeros.float().unsqueeze(-1)).mul_(self.scales.float().unsqueeze(-1))
         return weight.flatten(-2).to(dtype or self.scales.dtype)
 
     def rows(self, index: Int[Tensor, " chosen"] | slice) -> "QuantizedWeight":

@@ -36,7 +36,7 @@ from mindpress.lite.plan import QuantizationPlan, plan_quantization
 from mindpress.lite.recipe import Recipe
 from mindpress.lite.report import LayerReport, QuantizationReport, report_html
 from mindpress.lite.sites import sites_of
-from mindpress.memory import return_large_blocks
+from mindpress.memory import give_back, return_large_blocks
 from mindpress.models.tensors import outer_tensors
 
 HELD_OUT_SHARE = 8
@@ -147,6 +147,7 @@ class _Run:
                     continue
                 choice = self._quantize(block, hidden)
             self._write(index, choice)
+            give_back()
             layers.append(LayerReport.of(index, choice, time.monotonic() - began))
             self.journal.save({"writer": self.writer.state, "layers": [asdict(x) for x in layers]})
             listener(Advanced(index + 1, choice.result.method, layers[-1].figures))
@@ -190,6 +191,7 @@ class _Run:
 
     def _quantize(self, block: LiveBlock, hidden: Tensor) -> Choice:
         seen, held = self._observe(block, hidden)
+        give_back()
         return choose(block, self.task, seen, held, search=self.recipe.search_scale)
 
     def _observe(

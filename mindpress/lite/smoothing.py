@@ -12,6 +12,7 @@ from torch import Tensor
 from mindpress.formats.quantized import QuantSpec
 
 SMALLEST = 1e-4
+ROWS_AT_ONCE = 512
 
 Channels = Float32[Tensor, " channels"]
 
@@ -22,8 +23,8 @@ def weight_importance(weights: list[Float[Tensor, "_ channels"]], spec: QuantSpe
     Source: AutoAWQ 0.2.9, quantizer.py, `_search_best_scale`; the same in LMDeploy.
     """
     total = torch.zeros(weights[0].shape[1], device=weights[0].device)
-    for weight in weights:
-        groups = weight.float().abs().unflatten(-1, (-1, spec.group_of(weight.shape[1])))
+    for rows in (rows for weight in weights for rows in weight.split(ROWS_AT_ONCE)):
+        groups = rows.float().abs().unflatten(-1, (-1, spec.group_of(rows.shape[1])))
         largest = groups.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
         total += (groups / largest).flatten(-2).sum(0)
     return total / sum(weight.shape[0] for weight in weights)
