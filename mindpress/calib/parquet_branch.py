@@ -8,7 +8,7 @@ from mindpress.events import Listener, Note
 
 Split = Literal["train", "test"]
 PARQUET_BRANCH = "refs/convert/parquet"
-LOCAL_HINT = "use `excerpt`, which is built in, or a file: --calib-dataset path/to/text.txt"
+LOCAL_HINT = "give a .txt, .jsonl or .parquet file of your own instead of the name, or `excerpt`"
 # Where to look when a set lacks the split that was asked for.
 SPLITS = {"train": ("train", "validation", "test"), "test": ("test", "validation", "train")}
 NAMED_IN_ERRORS = 12

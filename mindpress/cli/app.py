@@ -1,107 +1,22 @@
-"""The command tree, and the one place where an error becomes an exit code."""
+"""The beginning and end of every command. The rest loads inside `main`, where Ctrl-C is caught."""
 
-import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
-
-import typer
-
-from mindpress import __version__
-from mindpress.cli import chat, check_env, convert, demo, inspect, lite, validate
-from mindpress.cli.arguments import normalized, without_traceback
-from mindpress.cli.console import Console
-from mindpress.cli.environment import quiet_libraries, wants_traceback
-from mindpress.cli.failures import explained
-from mindpress.errors import MindpressError
-
-INTERRUPTED = 130
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={
-        "token_normalize_func": lambda token: token.replace("_", "-"),
-        "help_option_names": ["-h", "--help"],
-    },
-)
-app.add_typer(lite.app, name="lite")
-app.command("convert")(convert.convert)
-app.command("inspect")(inspect.inspect)
-app.command("validate")(validate.validate)
-app.command("chat")(chat.chat)
-app.command("demo")(demo.demo)
-app.command("check-env")(check_env.check_env)
-
-
-def _version(wanted: bool) -> bool:
-    if wanted:
-        Console().text(f"mindpress {__version__}")
-        raise typer.Exit
-    return wanted
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
-    ] = False,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show the Python traceback of a bug.")
-    ] = False,
-) -> None:
-    """Make a language model small and fast, and prove that it still works.
-
-    Start with `mindpress demo`: it quantizes, converts, checks and asks a small model that
-    comes with the package.
-    """
+from io import TextIOWrapper
+from typing import NoReturn
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and end the process with its exit code."""
-    given, trace = without_traceback(sys.argv[1:] if arguments is None else arguments)
-    quiet_libraries()
     try:
-        # Typer gives 130 for Ctrl-C, and None for a command that ended well.
-        code = app(normalized(given), prog_name="mindpress", standalone_mode=False) or 0
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except Exception as error:  # noqa: BLE001 - the last net: no user sees a bare traceback
-        code = _failed(error, trace=trace or wants_traceback())
-    if code == INTERRUPTED:
-        Console().error("stopped by Ctrl-C")
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal without the letters of an answer shows others in their place.
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="replace")
+        from mindpress.cli.commands import run
+
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("error: stopped by Ctrl-C\n")
+        code = 130
     sys.exit(code)
-
-
-def _failed(error: Exception, *, trace: bool) -> int:
-    console = Console()
-    if isinstance(error, typer.TyperException):
-        return _misused(error, console)
-    known = error if isinstance(error, MindpressError) else explained(error)
-    if trace:
-        console.trace(error)
-    if known:
-        console.error(str(known), known.hint)
-        return known.exit_code
-    words = " ".join(str(error).split())
-    console.error(
-        f"{type(error).__name__}: {words}; this is a bug",
-        "run it again with --traceback and report what it prints",
-    )
-    return 1
-
-
-def _misused(error: typer.TyperException, console: Console) -> int:
-    words = error.format_message()
-    if words.startswith("Usage:"):  # a group without a command: Typer raises its help
-        console.text(words)
-        return error.exit_code
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "mindpress"
-    console.error(" ".join(words.split()).rstrip("."), f"`{command} --help` lists what it takes")
-    return error.exit_code

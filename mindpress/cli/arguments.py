@@ -1,6 +1,9 @@
 """Spellings that users bring from other tools, brought into the form that Typer reads."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+
+from mindpress.errors import ConfigError
 
 # Flags that LMDeploy's users write with a value: `--search-scale True`.
 SWITCHES = ("--search-scale", "--w-sym")
@@ -28,6 +31,23 @@ def normalized(arguments: Sequence[str]) -> list[str]:
     return result
 
 
+def mistaken(arguments: Sequence[str]) -> ConfigError | None:
+    """Of a command line with a word too many: the error, when that word follows a switch.
+
+    `--search-scale model` may be right, so only the parser knows that a word is too many.
+    """
+    for flag, value in pairwise(arguments):
+        name = flag.replace("_", "-")
+        if name in SWITCHES and value.lower() not in VALUES and not value.startswith("-"):
+            return not_a_switch(name, value)
+    return None
+
+
+def not_a_switch(flag: str, value: str) -> ConfigError:
+    """The error of a switch with another value than true or false."""
+    return ConfigError(f"{flag} {value}: neither True nor False", hint=f"write {flag} alone")
+
+
 def without_traceback(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """The arguments without `--traceback`, wherever it stands, and whether it was there."""
     end = list(arguments).index("--") if "--" in arguments else len(arguments)
@@ -36,9 +56,9 @@ def without_traceback(arguments: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def _switch(flag: str, value: str) -> str:
-    """`value` is empty for a bare switch; one that is neither true nor false stays for Typer."""
+    """`value` is empty for a bare switch; ConfigError for one that is neither true nor false."""
     if not value:
         return flag
     if value.lower() not in VALUES:
-        return f"{flag}={value}"
+        raise not_a_switch(flag, value)
     return flag if VALUES[value.lower()] else f"--no-{flag.removeprefix('--')}"

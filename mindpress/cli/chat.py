@@ -24,10 +24,12 @@ from mindpress.cli.options import (
 )
 from mindpress.cli.progress import Progress
 from mindpress.engine.config import EngineConfig, GenerationConfig
-from mindpress.errors import ConfigError
+from mindpress.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from mindpress.engine.chat import ChatSession
+
+ENCODING_HINT = "convert the text to UTF-8"
 
 PromptOpt = Annotated[
     str | None, typer.Option("--prompt", "-p", help="Answer this and end; no terminal needed.")
@@ -76,7 +78,8 @@ def chat(
     )
     engine = EngineConfig(device, dtype, threads)
     console = Console(as_json=json, quiet=quiet)
-    question = prompt if prompt is not None else piped()
+    question = readable(prompt, "--prompt") if prompt is not None else piped()
+    system = system and readable(system, "--system")
     if question is None and json:
         raise ConfigError("--json: a conversation is no single object", hint="add --prompt TEXT")
     session = opened(path, engine, system, trust_remote_code, console)
@@ -90,9 +93,21 @@ def piped() -> str | None:
     """What was piped in; None when stdin is a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
         return None
-    text = sys.stdin.read().strip()
+    try:
+        text = readable(sys.stdin.read().strip(), "stdin")
+    except UnicodeDecodeError:
+        raise InputError("stdin: not UTF-8", hint=ENCODING_HINT) from None
     if not text:
         raise ConfigError("stdin is empty", hint="pipe a question in, or add --prompt TEXT")
+    return text
+
+
+def readable(text: str, where: str) -> str:
+    """The text; InputError when it holds bytes that Python could not decode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: not UTF-8", hint=ENCODING_HINT) from None
     return text
 
 

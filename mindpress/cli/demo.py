@@ -70,7 +70,7 @@ def show(report: "DemoReport", console: Console) -> None:
 
 def rows(report: "DemoReport") -> list[list[str]]:
     """Before and after, as people read them."""
-    quantized, after, before = report.quantized, report.validated.model, report.validated.original
+    quantized, before = report.quantized, report.validated.original
     (text,) = report.validated.datasets
     table = [
         ["size on disk", size(quantized.bytes_before), size(quantized.bytes_after)],
@@ -79,5 +79,4 @@ def rows(report: "DemoReport") -> list[list[str]]:
     if before:
         bits = [number(before.bits_per_weight), number(quantized.bits_per_weight)]
         table.append(["bits per weight, embedding included", *bits])
-        table.append(["tokens per second it writes", number(before.decode), number(after.decode)])
     return table

@@ -122,7 +122,9 @@ def auto_awq(
 
 def default_target(model: str, bits: int) -> Path:
     """Where the model goes when --work-dir is not given."""
-    return Path("workspaces") / f"{Path(model).name}-awq-w{bits}"
+    folder = Path(model).expanduser()
+    name = folder.resolve().name if folder.is_dir() else folder.name
+    return Path("workspaces") / f"{name}-awq-w{bits}"
 
 
 def plan(recipe: Recipe, target: Path, overwrite: bool, console: Console) -> None:

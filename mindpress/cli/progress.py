@@ -15,6 +15,10 @@ from mindpress.events import Advanced, Event, Finished, Note, Started
 from mindpress.memory import peak_bytes, resident_bytes
 from mindpress.report.numbers import duration, number, size
 
+# Narrower terminals show the first two figures only: a step's error, and that of plain rounding.
+WIDE = 110
+PLAIN = "plain rounding"  # both a method and the name of the figure to compare with
+SHORT = {PLAIN: "plain"}
 SHOWN_STEPS = 6  # finished steps that stay in sight
 SECONDS_BETWEEN_LINES = 5.0  # off a terminal, for steps without a name or figures
 
@@ -136,8 +140,12 @@ class Progress:
             return []
         table = Table(box=None, header_style="dim", style="dim")
         names = list(steps[-1].figures)
-        for name in (self._work.unit, "", *names):
-            table.add_column(name, justify="right" if name in names else "left", no_wrap=True)
+        heads = [self._work.unit, "kept", *names]
+        if self._console.error_terminal.width < WIDE:
+            names = names[:2]
+            heads = [self._work.unit, "kept", *(SHORT.get(name, name) for name in names)]
+        for place, head in enumerate(heads):
+            table.add_column(head, justify="left" if place == 1 else "right", no_wrap=True)
         for step in steps:
             figures = (number(step.figures.get(name)) for name in names)
             table.add_row(str(step.done), step.detail, *figures)
@@ -158,6 +166,15 @@ def counted(total: int, unit: str) -> str:
 
 
 def described(step: Advanced) -> str:
-    """What was finished, and its figures: `scaled, error 0.0039, query 0.0022`."""
-    figures = (f"{name} {number(value)}" for name, value in step.figures.items())
-    return ", ".join(part for part in (step.detail, *figures) if part)
+    """What was finished, and its figures: `scaled, error 0.0039, query 0.0022`.
+
+    Of a choice: `kept scaled; error 0.0039 (plain rounding 0.0058), query 0.0022`.
+    """
+    figures = dict(step.figures)
+    plain = figures.pop(PLAIN, None)
+    told = [f"{name} {number(value)}" for name, value in figures.items()]
+    if plain is None:
+        return ", ".join(part for part in (step.detail, *told) if part)
+    if told and step.detail != PLAIN:
+        told[0] += f" ({PLAIN} {number(plain)})"
+    return "; ".join(part for part in (f"kept {step.detail}", ", ".join(told)) if part)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
-from mindpress.cli.app import INTERRUPTED, app
+from mindpress.cli.commands import INTERRUPTED, app
 from mindpress.cli.console import Console
 from mindpress.errors import MindpressError
 

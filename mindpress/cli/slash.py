@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mindpress.engine.stream import AnswerStats
 
 FLOATS = ("temperature", "top_p", "repetition_penalty")
-WHOLE = ("max_new_tokens", "top_k", "seed")
 SETTINGS = tuple(field.name for field in fields(GenerationConfig))
 NONE = "none"
 

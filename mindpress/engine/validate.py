@@ -19,6 +19,7 @@ from mindpress.engine.memory import PeakMemory, device_errors
 from mindpress.engine.perplexity import Windows, cut_windows, score_windows
 from mindpress.engine.sequence import check_ids
 from mindpress.engine.settings import Validation
+from mindpress.engine.text_ids import text_ids
 from mindpress.engine.throughput import measure
 from mindpress.engine.validation_page import validation_page
 from mindpress.engine.validation_report import (
@@ -50,11 +51,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The windows of a dataset to score, of `available` ones."""
+    """The windows of a dataset to score, of `available` ones; None: nobody counted them all."""
 
     dataset: str
     windows: Windows
-    available: int
+    available: int | None
 
 
 def validate(settings: Validation, listener: Listener = ignore) -> ValidationReport:
@@ -142,9 +143,10 @@ def _texts(
 
 
 def _text(name: str, length: int, limit: int | None, model: Subject, say: Listener) -> Text:
-    # The tokenizer would warn that the text is longer than the model's context.
-    encoded = model.tokenizer(read_text(name, "test", say), verbose=False)["input_ids"]
-    ids = torch.tensor(encoded, dtype=torch.int64)
+    # One window more than is scored shows that there are more.
+    enough = None if limit is None else (limit + 1) * length
+    found, complete = text_ids(read_text(name, "test", say), model.tokenizer, enough)
+    ids = torch.tensor(found, dtype=torch.int64)
     if len(ids) < 2:
         raise InputError(f"{name}: has {len(ids)} tokens, at least 2 are needed")
     check_ids(int(ids.max()), model.source.shape.vocab)
@@ -153,8 +155,9 @@ def _text(name: str, length: int, limit: int | None, model: Subject, say: Listen
         length = len(ids)
     windows = cut_windows(ids, length)
     if limit is not None and limit < len(windows):
-        say(Note(f"{name}: the first {limit} of {len(windows)} windows are scored"))
-    return Text(name, windows[:limit], len(windows))
+        of = f" of {len(windows)}" if complete else ""
+        say(Note(f"{name}: the first {limit}{of} windows are scored"))
+    return Text(name, windows[:limit], len(windows) if complete else None)
 
 
 def _warm_up(subject: Subject, settings: Validation) -> None:

@@ -34,11 +34,14 @@ class ModelFigures:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFigures:
-    """How well the model predicts one text, in windows of `length` tokens."""
+    """How well the model predicts one text, in windows of `length` tokens.
+
+    `of_windows` is None when a limit ended the reading of the text before its end.
+    """
 
     dataset: str
     windows: int
-    of_windows: int
+    of_windows: int | None
     length: int
     tokens: int
     perplexity: float

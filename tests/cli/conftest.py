@@ -31,7 +31,7 @@ def model() -> Path:
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """Run `mindpress ARGUMENTS` in this process."""
-    monkeypatch.setattr("mindpress.cli.app.quiet_libraries", lambda: None)
+    monkeypatch.setattr("mindpress.cli.commands.quiet_libraries", lambda: None)
 
     def command(*arguments: object) -> Ran:
         capfd.readouterr()

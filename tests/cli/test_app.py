@@ -51,7 +51,8 @@ def test_a_group_alone_shows_its_help(run, arguments):
     (("inspct", "m"), "inspect"),
     (("lite", "auto-awq", "m", "--w-bits", "four"), "--w-bits"),
     (("lite", "auto-awq", "m", "--device", "tpu"), "--device"),
-    (("lite", "auto-awq", "m", "--search-scale=maybe"), "--search-scale"),
+    (("lite", "auto-awq", "m", "--search-scale=maybe"), "--search-scale maybe"),
+    (("lite", "auto-awq", "m", "--search_scale", "maybe"), "--search-scale maybe"),
     (("convert", "name", "path", "--model-name", "other"), "--model-name other"),
     (("chat", "m", "--temperature", "-1"), "--temperature -1"),
     (("validate", "m", "--seqlen", "1"), "--seqlen 1"),
@@ -89,7 +90,7 @@ def broken(monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr("mindpress.lite.plan.plan_quantization", fail)
+    monkeypatch.setattr("mindpress.lite.quantize.plan_quantization", fail)
 
 
 def test_a_bug_is_one_line_without_a_traceback(run, broken, tmp_path):
@@ -144,7 +145,10 @@ def test_ctrl_c_is_130_and_leaves_no_output(model, tmp_path):
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert (running.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "error: stopped by Ctrl-C"
+    assert err.splitlines()[-2:] == [
+        "error: stopped by Ctrl-C",
+        "hint: run the same command to go on where it stopped",
+    ]
     assert not target.exists()
 
 
@@ -152,3 +156,22 @@ def test_a_reader_that_leaves_is_no_error():
     code = f"{sys.executable} -m mindpress lite auto-awq --help | head -c 1"
     ran = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
     assert ran.stderr == ""
+
+
+def test_letters_that_the_output_lacks_are_no_error(spawn, model):
+    ran = spawn("chat", model, "--max-new-tokens", "1", "--prompt", "“x”", "--system", "é",
+                "--json", PYTHONIOENCODING="ascii")  # fmt: skip
+    assert (ran.code, "UnicodeEncodeError" in ran.err) == (0, False)
+    assert '"question": "?x?"' in ran.out
+
+
+def test_ctrl_c_while_modules_load_is_no_traceback():
+    code = (
+        "import sys\nfrom mindpress.cli.app import main\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\nmain(['--version'])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (130, "error: stopped by Ctrl-C\n")

@@ -14,7 +14,6 @@ ON, OFF = "--search-scale", "--no-search-scale"
     (["--search_scale=false"], [OFF]),
     (["--w-sym", "False"], ["--no-w-sym"]),
     (["--search-scale", "model"], [ON, "model"]),
-    (["--search-scale=maybe"], ["--search-scale=maybe"]),
     (["--work_dir", "a_b"], ["--work_dir", "a_b"]),
     (["--", "--search-scale", "True"], ["--", "--search-scale", "True"]),
     (["m", "--search-scale", "True", "--w-bits", "4"], ["m", ON, "--w-bits", "4"]),

@@ -46,6 +46,17 @@ def test_an_empty_pipe_is_a_mistake(spawn, model):
     assert ran.err.splitlines()[0] == "error: stdin is empty"
 
 
+@pytest.mark.parametrize(("arguments", "where"), [((), "stdin"), (("-p", b"\xff"), "--prompt")])
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_bytes_that_are_no_text_are_refused_before_the_model(arguments, where, locale):
+    ran = subprocess.run(
+        [sys.executable, "-m", "mindpress", "chat", "./nowhere", *arguments],
+        input=b"\xff", capture_output=True, env={**os.environ, "LC_ALL": locale}, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 3
+    assert ran.stderr.decode().splitlines()[0] == f"error: {where}: not UTF-8"
+
+
 class Screen:
     """`mindpress chat` in a real pseudo-terminal."""
 

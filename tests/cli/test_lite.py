@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from mindpress.cli.lite import default_target
+
 SMALL = ("--calib-dataset", "excerpt", "--calib-samples", "2", "--calib-seqlen", "64")
 
 
@@ -69,3 +71,10 @@ def test_a_wrong_value_is_refused_in_a_line_and_nothing_is_written(
     assert words in "".join(errors)
     assert len(errors) <= 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("given", "name"), [(".", "here"), ("org/model", "model")])
+def test_the_default_folder_is_named_after_the_model(tmp_path, monkeypatch, given, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert default_target(given, 4).as_posix() == f"workspaces/{name}-awq-w4"

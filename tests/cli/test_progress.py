@@ -69,3 +69,27 @@ def test_a_terminal_shows_a_live_table_and_keeps_only_the_end(capsys, monkeypatc
     assert re.search(r"about .* left, memory .*iB, at most .*iB", shown)
     assert re.search(r"1 +scaled +0\.0123", shown)
     assert shown.splitlines()[-1].endswith("quantize: 3 layers in 1 min 15 s")
+
+
+@pytest.mark.parametrize(("method", "words"), [
+    ("plain rounding", "kept plain rounding; error 0.00609, query 0.5000;"),
+    ("scaled", "kept scaled; error 0.00609 (plain rounding 0.0070), query 0.5000;"),
+])  # fmt: skip
+def test_a_choice_is_told_with_what_it_beats(capsys, method, words):
+    figures = {"error": 0.00609, "plain rounding": 0.007, "query": 0.5}
+    _, line = spoken(capsys, Started("quantize", 2), Advanced(1, method, figures))
+    assert words.replace("0.0070", "0.007") in line
+
+
+def test_a_narrow_terminal_shows_whole_columns(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    sites = {f"self_attn.o_proj {number}": 0.5 for number in range(8)}
+    figures = {"error": 0.0046, "plain rounding": 0.0058, **sites}
+    said = spoken(
+        capsys, Started("quantize", 3), Advanced(1, "scaled + clipped", figures), Finished(75.0)
+    )
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", "\n".join(said))
+    assert re.search(r"layer +kept +error +plain *$", shown, re.MULTILINE)
+    assert re.search(r"1 +scaled \+ clipped +0\.0046 +0\.0058 *$", shown, re.MULTILINE)
