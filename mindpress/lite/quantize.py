@@ -106,7 +106,8 @@ def quantize_model(
             report = run.finish(target, layers, time.monotonic() - started)
         staged.commit()
     if not any(layer.method != PLAIN for layer in report.layers):
-        listener(Note("smoothing helped no layer; all are rounded plainly", "warning"))
+        more = "" if recipe.search_scale else "; --search-scale searches for better scales"
+        listener(Note(f"smoothing helped no layer: all are rounded plainly{more}"))
     listener(Finished(report.seconds))
     return report
 
