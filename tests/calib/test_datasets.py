@@ -311,4 +311,4 @@ def test_without_a_hub_the_local_way_is_named_at_once(name, tmp_path, monkeypatc
         calibration_tokens(name, tokenizer, 1, 16, 0)
     assert time.monotonic() - begin < 5
     assert "excerpt" in caught.value.hint
-    assert "--calib-dataset path/to/text.txt" in caught.value.hint
+    assert "a .txt, .jsonl or .parquet file of your own" in caught.value.hint
