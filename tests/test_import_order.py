@@ -4,8 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-ORDER = ["errors", "events", "memory", "models", "formats", "checkpoint", "sources", "kernels",
-         "report", "calib", "lite", "convert", "engine", "demo", "cli"]  # fmt: skip
+ORDER = ["errors", "events", "memory", "device", "models", "formats", "checkpoint", "sources",
+         "kernels", "report", "calib", "lite", "convert", "engine", "demo", "cli"]  # fmt: skip
 APART = [{"lite", "convert"}, {"lite", "engine"}, {"convert", "engine"}, {"calib", "convert"}]
 ROOT = Path(__file__).parents[1] / "mindpress"
 

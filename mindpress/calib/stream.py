@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mindpress.checkpoint.reader import Checkpoint
-from mindpress.errors import NumericError
+from mindpress.formats.finite import check_finite
 from mindpress.formats.fusion import fuse
 from mindpress.models.description import Architecture, Role
 from mindpress.models.registry import describe
@@ -104,14 +104,9 @@ class BlockStream:
         return _renamed(self.source, index, self.runs)
 
     def _state(self, index: int) -> dict[str, Tensor]:
-        state = {}
+        state, prefix = {}, self.source.architecture.layer(index)
         for name, tensor in self.weights(index).items():
-            if not finite(tensor):
-                prefix = self.source.architecture.layer(index)
-                raise NumericError(
-                    f"{self.source.folder}: `{prefix}.{name}` holds NaN or infinite values",
-                    hint="the checkpoint is damaged; download it again",
-                )
+            check_finite(tensor, f"{self.source.folder}: `{prefix}.{name}`")
             state[name] = tensor.to(self.device, self.dtype)
         return state
 
@@ -137,12 +132,6 @@ class _Unread(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-def finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite; takes no memory."""
-    low, high = tensor.aminmax()
-    return bool(low.isfinite() and high.isfinite())
 
 
 def _renamed(source: ModelFolder, index: int, runs: Architecture) -> dict[str, Tensor]:

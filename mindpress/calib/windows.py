@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from mindpress.calib.text_ids import text_ids
 from mindpress.errors import InputError
 from mindpress.events import Listener, Note, ignore
 
-# A fast tokenizer keeps about 150 bytes a character while it works: 20 MiB for a piece.
-PIECE = 2**17
 MOST_DOCUMENTS = 20_000
 LONGEST_SHORT_DOCUMENT = 512
 # Longer in characters than this is surely longer in tokens than a short document may be.
@@ -41,16 +40,8 @@ class Wanted:
 
 
 def tokenize(text: str, tokenizer: Any) -> Int64[Tensor, " tokens"]:
-    """Token ids of a long text, with the tokenizer's special tokens once.
-
-    The text is cut at line breaks into pieces of about 128 Ki characters, which bounds memory; at
-    a cut a token may differ from those of the whole.
-    """
-    rows = [
-        torch.tensor(_ids(piece, tokenizer, special=number == 0), dtype=torch.int64)
-        for number, piece in enumerate(_pieces(text))
-    ]
-    return torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
+    """Token ids of a long text, with the tokenizer's special tokens once."""
+    return torch.tensor(text_ids(text, tokenizer)[0], dtype=torch.int64)
 
 
 def random_windows(
@@ -127,25 +118,6 @@ def short_documents(
         f" {wanted.samples} samples of {wanted.length} need {wanted.tokens}",
         hint="lower --calib-samples or --calib-seqlen",
     )
-
-
-def _ids(text: str, tokenizer: Any, *, special: bool) -> list[int]:
-    """`verbose` off: that the text is longer than the model's context is meant."""
-    encoded = tokenizer(
-        text, add_special_tokens=special, return_attention_mask=False, verbose=False
-    )
-    return encoded["input_ids"]
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Neighbouring pieces of the text, each ending before a line break where there is one."""
-    start = 0
-    while start < len(text):
-        last = start + PIECE
-        cut = text.rfind("\n", start + 1, last) if last < len(text) else -1
-        end = cut if cut > start else last
-        yield text[start:end]
-        start = end
 
 
 def _refuse_short(dataset: str, found: str, tokens: int, length: int) -> None:

@@ -1,6 +1,8 @@
 """`mindpress chat`: talk to a model, in a terminal or through a pipe."""
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,12 +10,14 @@ import typer
 from mindpress.cli.console import Console
 from mindpress.cli.options import (
     DeviceOpt,
+    DownloadDirOpt,
     GenerationSeedOpt,
     JsonOpt,
     MaxNewTokensOpt,
     PathArg,
     PenaltyOpt,
     QuietOpt,
+    RevisionOpt,
     RunDtypeOpt,
     StopOpt,
     TemperatureOpt,
@@ -57,6 +61,8 @@ def chat(
     device: DeviceOpt = "auto",
     dtype: RunDtypeOpt = "auto",
     threads: ThreadsOpt = None,
+    revision: RevisionOpt = None,
+    download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -82,7 +88,8 @@ def chat(
     system = system and readable(system, "--system")
     if question is None and json:
         raise ConfigError("--json: a conversation is no single object", hint="add --prompt TEXT")
-    session = opened(path, engine, system, trust_remote_code, console)
+    place = Place(path, revision, download_dir, trust_remote_code)
+    session = opened(place, engine, system, console)
     if question is None:
         talk(session, config, console)
     else:
@@ -111,15 +118,30 @@ def readable(text: str, where: str) -> str:
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the model is, and whether its own code may run."""
+
+    path: str
+    revision: str | None
+    download_dir: Path | None
+    trust_remote_code: bool
+
+
 def opened(
-    path: str, engine: EngineConfig, system: str | None, trust_remote_code: bool, console: Console
+    place: Place, engine: EngineConfig, system: str | None, console: Console
 ) -> "ChatSession":
-    """The conversation with the model at `path`."""
+    """The conversation with the model at `place`."""
+    from mindpress.checkpoint.hub import local_folder
     from mindpress.engine.chat import open_chat
 
     with Progress(console) as listener:
         return open_chat(
-            path, engine, system=system, trust_remote_code=trust_remote_code, listener=listener
+            local_folder(place.path, revision=place.revision, download_dir=place.download_dir),
+            engine,
+            system=system,
+            trust_remote_code=place.trust_remote_code,
+            listener=listener,
         )
 
 

@@ -8,9 +8,11 @@ import typer
 from mindpress.cli.console import Console
 from mindpress.cli.options import (
     DeviceOpt,
+    DownloadDirOpt,
     JsonOpt,
     PathArg,
     QuietOpt,
+    RevisionOpt,
     RunDtypeOpt,
     ThreadsOpt,
     TrustOpt,
@@ -53,6 +55,8 @@ def validate(
     device: DeviceOpt = "auto",
     dtype: RunDtypeOpt = "auto",
     threads: ThreadsOpt = None,
+    revision: RevisionOpt = None,
+    download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -74,6 +78,8 @@ def validate(
         dtype=dtype,
         threads=threads,
         output=output,
+        revision=revision,
+        download_dir=download_dir,
         trust_remote_code=trust_remote_code,
         **chosen,
     )

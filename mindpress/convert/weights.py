@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mindpress.errors import NumericError
+from mindpress.formats.finite import check_finite
 from mindpress.formats.fusion import unfuse, unfuse_quantized
 from mindpress.formats.quantized import QuantizedWeight
 from mindpress.formats.ranks import Part, input_slice, pad_inputs, pad_outputs, reorder
@@ -147,11 +148,7 @@ class WeightFiles:
     def _checked(self, tensor: Float[Tensor, "..."], name: str) -> Tensor:
         """The tensor in the type it is written in, or NumericError."""
         extremes = torch.stack(torch.aminmax(tensor))
-        if not extremes.isfinite().all():
-            raise NumericError(
-                f"{self._folder.folder}: `{name}` holds NaN or infinite values",
-                hint="the checkpoint is damaged; download or train it again",
-            )
+        check_finite(extremes, f"{self._folder.folder}: `{name}`")
         if not extremes.to(self._dtype).isfinite().all():
             largest = extremes.abs().max().item()
             raise NumericError(

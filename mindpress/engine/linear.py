@@ -13,9 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from mindpress.errors import NumericError
+from mindpress.formats.finite import check_finite
 from mindpress.formats.quantized import QuantizedWeight
 from mindpress.sources.source import LinearWeight
+
+NOT_FINITE = "download the model again, or try --dtype bfloat16 if they are too large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +50,9 @@ def stack(
         for part, rows in zip(parts, bias.split(sizes), strict=True):
             if part.bias is not None:
                 rows.copy_(part.bias)
-        check_finite(bias, f"{name} biases")
-    check_finite(weight, f"{name} weights")
+        check_finite(bias, f"{name} biases", NOT_FINITE)
+    check_finite(weight, f"{name} weights", NOT_FINITE)
     return Linear(weight, bias)
-
-
-def check_finite(tensor: Float[Tensor, "..."], name: str) -> None:
-    """Refuse NaN and infinite values: everything after them would be noise."""
-    smallest, largest = torch.aminmax(tensor)
-    if not (smallest.isfinite() and largest.isfinite()):
-        raise NumericError(
-            f"{name}: NaN or infinite values in {tensor.dtype}",
-            hint="download the model again, or try --dtype bfloat16 if they are too large",
-        )
 
 
 def _fill(rows: Float[Tensor, "rows inputs"], part: LinearWeight) -> None:

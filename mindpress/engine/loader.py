@@ -3,19 +3,21 @@
 import time
 from functools import partial
 
-import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from mindpress.device import choose_device
 from mindpress.engine.config import EngineConfig
 from mindpress.engine.decoder import Activation, Decoder, Layer, Outer
-from mindpress.engine.linear import Linear, check_finite, stack
+from mindpress.engine.linear import NOT_FINITE, Linear, stack
 from mindpress.engine.memory import device_errors
 from mindpress.engine.rotary import Rotary
 from mindpress.errors import ConfigError, InputError, ResourceError
 from mindpress.events import Advanced, Finished, Listener, Started, ignore
+from mindpress.formats.finite import check_finite
+from mindpress.memory import available_bytes
 from mindpress.models.description import Role
 from mindpress.models.shape import ModelShape
 from mindpress.models.tensors import all_tensors
@@ -55,18 +57,6 @@ def load_decoder(source: ModelSource, config: EngineConfig, listener: Listener =
         return _Loading(source, device, dtype).decoder(rotary, activation, listener)
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where torch sees a device. ConfigError when it was asked for and is not."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "--device cuda: torch sees no CUDA device",
-            hint="use --device cpu, or install a torch built for CUDA",
-        )
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype:
     """The compute dtype: what was asked for; else float32 on the CPU, the checkpoint's on CUDA."""
     if name == "auto":
@@ -80,10 +70,7 @@ def check_memory(source: ModelSource, dtype: torch.dtype, device: torch.device) 
     """Refuse a model whose weights do not fit into the memory that is free now."""
     tensors = all_tensors(source.architecture, source.shape).values()
     need = sum(torch.Size(size).numel() for size in tensors) * dtype.itemsize
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
     if need > free:
         raise ResourceError(
             f"the weights take {need / 2**30:.1f} GiB in {dtype},"
@@ -148,12 +135,12 @@ class _Loading:
 
     def _matrix(self, stored: Tensor, name: str) -> Tensor:
         matrix = stored.to(self._device, self._dtype)
-        check_finite(matrix, name)
+        check_finite(matrix, name, NOT_FINITE)
         return matrix
 
     def _norm(self, stored: Tensor, name: str) -> Float[Tensor, " channels"]:
         weight = stored.to(self._device, torch.float32) + self._source.architecture.norm_offset
-        check_finite(weight, name)
+        check_finite(weight, name, NOT_FINITE)
         return weight
 
 

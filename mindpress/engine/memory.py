@@ -1,6 +1,5 @@
 """Peak memory of a piece of work, and errors when there is none left."""
 
-import ctypes
 import gc
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import psutil
 import torch
 
 from mindpress.errors import ResourceError
+from mindpress.memory import give_back
 
 SECONDS_BETWEEN_SAMPLES = 0.01
 
@@ -34,7 +34,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self._device)
             self._begun = torch.cuda.memory_allocated(self._device)
         else:
-            _give_back()
+            gc.collect()
+            give_back()  # reused pages would not be seen as taken
             self._begun = self._highest = self._process.memory_info().rss
             self._thread.start()
         return self
@@ -57,14 +58,6 @@ class PeakMemory:
             self._highest = max(self._highest, self._process.memory_info().rss)
             if self._stop.wait(SECONDS_BETWEEN_SAMPLES):
                 return
-
-
-def _give_back() -> None:
-    """Return freed memory to the system: reused pages would not be seen as taken."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
-    if trim:
-        trim(0)
 
 
 @contextmanager

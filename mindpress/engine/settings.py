@@ -11,9 +11,10 @@ from mindpress.errors import ConfigError
 class Validation:
     """Measure the model in `path`, and beside it `against`, usually the one it was made from.
 
-    Both are folders, workspaces or Hub ids. `datasets` are names or text files. `length` is in
-    tokens per window; `limit` scores only the first windows of each dataset. The report goes into
-    the folder `output` as validation.json and validation.html, in place of older ones.
+    Both are folders, workspaces or Hub ids; `revision` is that of `path`. `datasets` are names or
+    text files. `length` is in tokens per window; `limit` scores only the first windows of each
+    dataset. The report goes into the folder `output` as validation.json and validation.html, in
+    place of older ones.
     """
 
     path: str
@@ -25,6 +26,8 @@ class Validation:
     dtype: Dtype = "auto"
     threads: int | None = None
     output: Path = Path("validation")
+    revision: str | None = None
+    download_dir: Path | None = None
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:

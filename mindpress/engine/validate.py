@@ -10,16 +10,17 @@ import transformers
 
 import mindpress
 from mindpress.calib.datasets import read_text
+from mindpress.calib.text_ids import text_ids
 from mindpress.checkpoint.companions import load_tokenizer
 from mindpress.checkpoint.hub import local_folder
+from mindpress.device import choose_device
 from mindpress.engine.context import context_length
 from mindpress.engine.decoder import Decoder
-from mindpress.engine.loader import choose_device, choose_dtype, load_decoder
+from mindpress.engine.loader import choose_dtype, load_decoder
 from mindpress.engine.memory import PeakMemory, device_errors
 from mindpress.engine.perplexity import Windows, cut_windows, score_windows
 from mindpress.engine.sequence import check_ids
 from mindpress.engine.settings import Validation
-from mindpress.engine.text_ids import text_ids
 from mindpress.engine.throughput import measure
 from mindpress.engine.validation_page import validation_page
 from mindpress.engine.validation_report import (
@@ -68,7 +69,7 @@ def validate(settings: Validation, listener: Listener = ignore) -> ValidationRep
     notes, say = _noting(listener)
     check_output(settings.output)
     choose_dtype(settings.dtype, "float32", choose_device(settings.device))
-    model = _open(settings.path, settings)
+    model = _open(settings.path, settings, settings.revision)
     original = None if settings.against is None else _open(settings.against, settings)
     if original:
         _check_same_vocabulary(model, original)
@@ -106,8 +107,8 @@ def _noting(listener: Listener) -> tuple[list[str], Listener]:
     return notes, listen
 
 
-def _open(path: str, settings: Validation) -> Subject:
-    folder = local_folder(path)
+def _open(path: str, settings: Validation, revision: str | None = None) -> Subject:
+    folder = local_folder(path, revision=revision, download_dir=settings.download_dir)
     source = open_source(folder)
     tokenizer = load_tokenizer(
         source.tokenizer_folder, trust_remote_code=settings.trust_remote_code

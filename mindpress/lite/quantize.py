@@ -16,7 +16,7 @@ from mindpress.calib.datasets import calibration_tokens
 from mindpress.calib.hidden import hidden_states
 from mindpress.calib.journal import Journal, fingerprint
 from mindpress.calib.statistics import InputStatistics
-from mindpress.calib.stream import BlockStream, LiveBlock, finite
+from mindpress.calib.stream import BlockStream, LiveBlock
 from mindpress.checkpoint.companions import copy_companions, load_tokenizer
 from mindpress.checkpoint.staging import (
     StagedFolder,
@@ -26,8 +26,10 @@ from mindpress.checkpoint.staging import (
     disk_errors,
 )
 from mindpress.checkpoint.writer import ShardWriter, parse_size
-from mindpress.errors import ConfigError, InputError, NumericError
+from mindpress.device import choose_device
+from mindpress.errors import InputError, NumericError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
+from mindpress.formats.finite import check_finite
 from mindpress.lite.block import BlockTask
 from mindpress.lite.card import model_card
 from mindpress.lite.choose import PLAIN, Choice, HeldOut, choose
@@ -63,7 +65,7 @@ def check_request(
     calibration text, and ResourceError when the disk is too full.
     """
     check_target(target, overwrite=overwrite)
-    limit, device = parse_size(recipe.max_shard_size), pick_device(recipe.device)
+    limit, device = parse_size(recipe.max_shard_size), choose_device(recipe.device)
     plan = plan_quantization(recipe)
     check_not_inside(target, plan.source.folder)
     for note in plan.notes:
@@ -231,15 +233,6 @@ class _Run:
             self.writer.write(name, tensor)
 
 
-def pick_device(wanted: str) -> torch.device:
-    """`auto` is CUDA when there is one. ConfigError when CUDA is asked for and absent."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no CUDA device is available", hint="use --device cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
 def compute_type(device: torch.device, plan: QuantizationPlan) -> torch.dtype:
     """float32 on a CPU, where 16-bit products are slow; the stored type on a GPU."""
     return torch.float32 if device.type == "cpu" else plan.stored
@@ -256,11 +249,7 @@ def _check_finite(plan: QuantizationPlan, listener: Listener) -> None:
     checkpoint = plan.source.checkpoint
     listener(Started("check", len(checkpoint.tensors), "tensor"))
     for done, name in enumerate(checkpoint.tensors, 1):
-        if not finite(checkpoint.tensor(name)):
-            raise NumericError(
-                f"{checkpoint.tensors[name].file}: `{name}` holds NaN or infinite values",
-                hint="the checkpoint is damaged; download it again",
-            )
+        check_finite(checkpoint.tensor(name), f"{checkpoint.tensors[name].file}: `{name}`")
         listener(Advanced(done, name))
 
 

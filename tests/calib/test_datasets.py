@@ -14,11 +14,10 @@ import torch
 from huggingface_hub import constants
 from loopback_hub import loopback_hub
 from tiny_models import TOKENIZER
-from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from mindpress.calib.datasets import calibration_tokens, find_dataset, read_text
-from mindpress.calib.windows import PIECE, tokenize
+from mindpress.calib.windows import tokenize
 from mindpress.errors import ConfigError, InputError, NetworkError
 
 SENTENCE = "The quick brown fox jumps over the lazy dog while the rain falls on the old town. "
@@ -117,25 +116,6 @@ class TestWindows:
         finally:
             logger.removeHandler(caplog.handler)
         assert not caplog.records
-
-
-class TestPieces:
-    def test_a_cut_before_a_line_break_changes_no_token(self, tokenizer):
-        text = ("these are words of a line that ends with its\n") * 8000
-        assert len(text) > 2 * PIECE
-        assert tokenize(text, tokenizer).tolist() == tokenizer(text, verbose=False)["input_ids"]
-
-    def test_a_text_without_line_breaks_is_cut_all_the_same(self, tokenizer):
-        text = "0123456789" * (PIECE // 4)
-        assert tokenizer.decode(tokenize(text, tokenizer)) == text
-
-    def test_special_tokens_come_once(self):
-        tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-        begin = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-        tokenizer.backend_tokenizer.post_processor = begin
-        tokens = tokenize("a line\n" * (PIECE // 2), tokenizer)
-        assert tokens[0] == 1
-        assert (tokens == 1).sum() == 1
 
 
 class TestFiles:

@@ -174,7 +174,7 @@ def test_dtype_is_taken_from_the_flag(tmp_path):
 def test_values_that_are_not_finite_are_named_and_nothing_is_left(name, value, tmp_path):
     folder = save("llama", tmp_path / "model")
     put(folder, name, value)
-    with pytest.raises(NumericError, match=f"`{name}` holds NaN or infinite"):
+    with pytest.raises(NumericError, match=f"`{name}`: NaN or infinite"):
         convert_model(Conversion(str(folder), tmp_path / "out" / "workspace"))
     assert list(tmp_path.glob("out/*")) == []
 

@@ -2,10 +2,10 @@ import pytest
 from tiny_models import TOKENIZER
 from tokenizers.processors import TemplateProcessing
 
+from mindpress.calib import text_ids as reading
 from mindpress.calib.datasets import read_text
+from mindpress.calib.text_ids import text_ids
 from mindpress.checkpoint.companions import load_tokenizer
-from mindpress.engine import text_ids as reading
-from mindpress.engine.text_ids import text_ids
 
 
 @pytest.fixture
