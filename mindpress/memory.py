@@ -11,7 +11,7 @@ STATUS = Path("/proc/self/status")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 M_MMAP_THRESHOLD = -3  # malloc.h
-LARGE_BYTES = 8 * 2**20
+LARGE_BYTES = 2**20
 
 
 def resident_bytes() -> int:
@@ -44,7 +44,7 @@ def peak_bytes() -> int:
 
 
 def return_large_blocks() -> None:
-    """From now on, have freed blocks above 8 MiB go back to the system at once.
+    """From now on, have freed blocks above 1 MiB go back to the system at once.
 
     glibc raises its own limit to the largest block freed so far and keeps what is below it, so
     that the process grows by every size of tensor it ever held. Other allocators are left alone.

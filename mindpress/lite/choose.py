@@ -70,6 +70,7 @@ def choose(
     tried: dict[str, float] = {}
 
     def attempt(method: str, scales: SiteScales, clip: Statistics | None = None) -> _Attempt:
+        _release(block.module, task)
         result = quantize_block(weights, task, scales, clip, method)
         tried[method] = _error(block, result, held)
         return _Attempt(result, scales, tried[method])
@@ -104,10 +105,18 @@ def _error(block: LiveBlock, result: BlockCodes, held: HeldOut) -> float:
     return off / added if added else off
 
 
+def _release(block: nn.Module, task: BlockTask) -> None:
+    """Forget the weights that `load_result` will put in: they are read again from the checkpoint,
+    and while they are quantized their memory serves that."""
+    for name in task.quantized:
+        weight = block.get_submodule(name).get_parameter("weight")
+        weight.data = weight.data.new_empty(0)
+
+
 def load_result(block: nn.Module, result: BlockCodes) -> None:
     """Put what the codes stand for, and the smoothed floats, into the live module."""
     for name, codes in result.codes.items():
         weight = block.get_submodule(name).get_parameter("weight")
-        weight.data.copy_(codes.dequantize(torch.float32))
+        weight.data = codes.dequantize(torch.float32).to(weight.dtype)
     for name, tensor in result.floats.items():
         block.get_parameter(name).data.copy_(tensor)
