@@ -142,7 +142,7 @@ def _write_header(shard: _Shard) -> None:
         file.write(encoded.ljust(shard.reserved))
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, flag: str = "--max-shard-size") -> int:
     """`5GB`, `500MB`, `2GiB` or a number of bytes, as transformers spells shard sizes."""
     units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
     upper = text.strip().upper()
@@ -152,5 +152,5 @@ def parse_size(text: str) -> int:
     except ValueError:
         size = 0.0
     if not isfinite(size) or size < 1:
-        raise ConfigError(f"--max-shard-size {text}: not a size", hint="for example 5GB or 500MB")
+        raise ConfigError(f"{flag} {text}: not a size", hint="for example 5GB or 500MB")
     return int(size)

@@ -16,6 +16,7 @@ from mindpress.cli.options import (
     MaxNewTokensOpt,
     PathArg,
     PenaltyOpt,
+    PolicyOpt,
     QuietOpt,
     RevisionOpt,
     RunDtypeOpt,
@@ -27,7 +28,7 @@ from mindpress.cli.options import (
     TrustOpt,
 )
 from mindpress.cli.progress import Progress
-from mindpress.engine.config import EngineConfig, GenerationConfig
+from mindpress.engine.config import EngineConfig, GenerationConfig, quant_policy_of
 from mindpress.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def chat(
     device: DeviceOpt = "auto",
     dtype: RunDtypeOpt = "auto",
     threads: ThreadsOpt = None,
+    quant_policy: PolicyOpt = None,
     revision: RevisionOpt = None,
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
@@ -82,7 +84,7 @@ def chat(
         tuple(stop or ()),
         ignore_eos,
     )
-    engine = EngineConfig(device, dtype, threads)
+    engine = EngineConfig(device, dtype, threads, quant_policy_of(quant_policy))
     console = Console(as_json=json, quiet=quiet)
     question = readable(prompt, "--prompt") if prompt is not None else piped()
     system = system and readable(system, "--system")

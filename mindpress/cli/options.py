@@ -50,6 +50,13 @@ OverwriteOpt = Annotated[
 ThreadsOpt = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; all cores when not given.")
 ]
+PolicyOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--quant-policy",
+        help="Bits of the key/value cache: 8, 4, or 0 for floats. (the workspace's, or 0)",
+    ),
+]
 MaxNewTokensOpt = Annotated[
     int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")
 ]

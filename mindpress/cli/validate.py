@@ -11,6 +11,7 @@ from mindpress.cli.options import (
     DownloadDirOpt,
     JsonOpt,
     PathArg,
+    PolicyOpt,
     QuietOpt,
     RevisionOpt,
     RunDtypeOpt,
@@ -18,6 +19,7 @@ from mindpress.cli.options import (
     TrustOpt,
 )
 from mindpress.cli.progress import Progress
+from mindpress.engine.config import quant_policy_of
 from mindpress.engine.settings import Validation
 from mindpress.report.numbers import duration, number, percent, size
 
@@ -40,9 +42,16 @@ LengthOpt = Annotated[
 LimitOpt = Annotated[
     int | None, typer.Option("--limit", help="Score only the first so many windows of each text.")
 ]
+CachesOpt = Annotated[
+    bool, typer.Option("--caches/--no-caches", help="Compare caches of 16, 8 and 4 bits.")
+]
+CacheMemoryOpt = Annotated[
+    str, typer.Option("--cache-memory", help="What the longest contexts of caches must fit.")
+]
 OutputOpt = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for validation.html and validation.json.")
 ]
+CACHE_COLUMNS = ["", "bytes/token", "of 16 bits", "perplexity", "KL", "same top"]
 
 
 def validate(
@@ -55,6 +64,9 @@ def validate(
     device: DeviceOpt = "auto",
     dtype: RunDtypeOpt = "auto",
     threads: ThreadsOpt = None,
+    quant_policy: PolicyOpt = None,
+    caches: CachesOpt = True,
+    cache_memory: CacheMemoryOpt = "1GiB",
     revision: RevisionOpt = None,
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
@@ -66,6 +78,7 @@ def validate(
     Perplexity by the usual recipe; with --against also how far the predictions are from the
     original's (mean KL divergence, same top token). Shows a table and saves a page.
     """
+    from mindpress.checkpoint.writer import parse_size
     from mindpress.engine.validate import validate as validate_model
 
     chosen = {"datasets": tuple(dataset)} if dataset else {}
@@ -77,6 +90,9 @@ def validate(
         device=device,
         dtype=dtype,
         threads=threads,
+        quant_policy=quant_policy_of(quant_policy),
+        caches=caches,
+        cache_memory=parse_size(cache_memory, "--cache-memory"),
         output=output,
         revision=revision,
         download_dir=download_dir,
@@ -96,6 +112,9 @@ def show(report: "ValidationReport", console: Console) -> None:
     console.heading(f"{model.path} ({model.format})")
     columns = ["", "this model", *(["original"] if original else [])]
     console.table(columns, [*_quality(report), *_costs(model, original)])
+    if report.caches:
+        console.heading("\nCache of keys and values")
+        console.table([*CACHE_COLUMNS, f"tokens in {size(report.cache_memory)}"], _caches(report))
     console.text(
         f"\n{report.device}, {report.threads} threads, {duration(report.seconds)}; "
         f"report: {Path(report.output) / 'validation.html'}"
@@ -118,6 +137,21 @@ def _quality(report: "ValidationReport") -> list[list[str]]:
     return rows
 
 
+def _caches(report: "ValidationReport") -> list[list[str]]:
+    return [
+        [
+            found.cache,
+            f"{found.bytes_per_token:,}",
+            percent(found.share),
+            number(found.perplexity),
+            number(found.kl_divergence),
+            percent(found.top1_agreement),
+            f"{found.longest_context:,}",
+        ]
+        for found in report.caches
+    ]
+
+
 def _costs(model: "ModelFigures", original: "ModelFigures | None") -> list[list[str]]:
     shown = {
         "size on disk": lambda m: size(m.bytes),
@@ -126,6 +160,8 @@ def _costs(model: "ModelFigures", original: "ModelFigures | None") -> list[list[
         "writing, tokens/s": lambda m: number(m.decode),
         "peak memory": lambda m: size(m.peak_memory),
         "computed in": lambda m: m.dtype,
+        "cache": lambda m: m.cache,
+        "cache per token": lambda m: size(m.cache_bytes_per_token),
     }
     models = [model, *([original] if original else [])]
     return [[name, *(figure(one) for one in models)] for name, figure in shown.items()]

@@ -75,6 +75,7 @@ def run_demo(
         datasets=(DATASET,),
         length=LENGTH,
         limit=WINDOWS,
+        caches=False,
         output=validation,
     )
     quantization = quantize_model(recipe, quantized, overwrite=overwrite, listener=listener)

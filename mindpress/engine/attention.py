@@ -13,11 +13,14 @@ KeyHeads = Float[Tensor, "batch kv_heads positions channels"]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Which keys the new tokens see: from position `start`, through `mask` where there is one.
+    """Which keys the new tokens see: those of the `past` tokens and their own, `window` at most.
 
-    `causal` says that the triangle of new tokens is the mask.
+    That is from position `start`, through `mask` where there is one. `causal` says that the
+    triangle of new tokens is the mask.
     """
 
+    past: int
+    window: int | None
     start: int
     mask: Bool[Tensor, "length positions"] | None
     causal: bool
@@ -28,15 +31,15 @@ def view_of(past: int, length: int, window: int | None, device: torch.device) ->
     total = past + length
     start = 0 if window is None else max(0, past + 1 - window)
     if length == 1:
-        return View(start, None, causal=False)
+        return View(past, window, start, None, causal=False)
     if past == 0 and (window is None or window >= length):
-        return View(0, None, causal=True)
+        return View(past, window, 0, None, causal=True)
     queries = torch.arange(past, total, device=device).unsqueeze(1)
     keys = torch.arange(start, total, device=device).unsqueeze(0)
     mask = keys <= queries
     if window is not None:
         mask &= keys > queries - window
-    return View(start, mask, causal=False)
+    return View(past, window, start, mask, causal=False)
 
 
 def attend(

@@ -58,6 +58,13 @@ class ChatSession:
         stream = TextStream(generation, self._tokenizer, config.stop)
         return self._answer(question, stream, len(prompt))
 
+    @property
+    def cache(self) -> str:
+        """How keys and values are kept, for people."""
+        decoder = self._decoder
+        size = decoder.new_cache().bytes_per_token
+        return f"{decoder.cache_plan.describe(decoder.dtype)}, {size:,} bytes a token"
+
     def clear(self) -> None:
         """Forget questions and answers; the system message stays."""
         self.messages.clear()

@@ -8,12 +8,15 @@ from mindpress.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
+QuantPolicy = Literal[0, 4, 8]
+POLICIES: tuple[QuantPolicy, ...] = (0, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Device, compute dtype and CPU threads; None leaves the threads to torch.
+    """Device, compute dtype, CPU threads and bits of the cache.
 
+    None leaves the threads to torch, and the cache (0: floats, 4, 8) to the model's workspace.
     `auto` takes CUDA where there is one. On CUDA the dtype is then the checkpoint's; on the CPU it
     is float32, because 16-bit matrix products are slow on most CPUs.
     """
@@ -21,6 +24,7 @@ class EngineConfig:
     device: Device = "auto"
     dtype: Dtype = "auto"
     threads: int | None = None
+    quant_policy: QuantPolicy | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None:
@@ -77,6 +81,16 @@ class GenerationConfig:
             if value is not None:
                 chosen[field.name] = value
         return Sampling(**chosen)  # pyright: ignore[reportArgumentType]
+
+
+def quant_policy_of(value: int | None) -> QuantPolicy | None:
+    """The value of --quant-policy, or ConfigError."""
+    for known in POLICIES:
+        if value == known:
+            return known
+    if value is None:
+        return None
+    raise ConfigError(f"--quant-policy {value}: not known", hint="use 8, 4, or 0 for floats")
 
 
 def _check(flag: str, value: object, fine: bool, expected: str) -> None:

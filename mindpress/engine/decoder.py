@@ -1,6 +1,7 @@
 """One decoder for every family: what differs between them is in the description and the shape."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mindpress.engine.attention import View, attend, view_of
-from mindpress.engine.cache import Cache, empty_room
+from mindpress.engine.cache import Cache
+from mindpress.engine.cache_plan import CachePlan
 from mindpress.engine.linear import Linear
 from mindpress.engine.rotary import Rotary, Table, rotate
 from mindpress.models.shape import ModelShape
@@ -58,8 +60,9 @@ class Decoder:
         outer: Outer,
         rotary: Rotary,
         activation: Activation,
+        cache_plan: CachePlan,
     ) -> None:
-        self.shape, self.rotary = shape, rotary
+        self.shape, self.rotary, self.cache_plan = shape, rotary, cache_plan
         self._layers, self._outer, self._activation = layers, outer, activation
         self.dtype, self.device = outer.embedding.dtype, outer.embedding.device
 
@@ -78,11 +81,13 @@ class Decoder:
 
     def new_cache(self, batch: int = 1) -> Cache:
         """An empty cache for `batch` sequences of equal length."""
-        shape = self.shape
-        room = empty_room(
-            batch, shape.kv_heads, shape.head_dim, dtype=self.dtype, device=self.device
-        )
-        return Cache(shape.layers, room)
+        return self.cache_plan.new_cache(self.shape, batch, self.dtype, self.device)
+
+    def with_cache(self, plan: CachePlan) -> "Decoder":
+        """The same weights, with another kind of cache."""
+        other = copy(self)
+        other.cache_plan = plan
+        return other
 
     @torch.inference_mode()
     def hidden(
@@ -131,9 +136,9 @@ class Decoder:
         if layer.head_norm is not None:
             turned = rms_norm(turned, None, shape.norm_eps, layer.head_norm)
         query, keys = rotate(turned, *tables).split([shape.heads, shape.kv_heads], dim=1)
-        if cache:
-            keys, values = cache.write(index, keys, values)
-        mixed = attend(query, keys, values, view, scale=shape.query_scale, cap=shape.attention_cap)
+        attention = attend if cache is None else cache.layers[index].attend
+        scale, cap = shape.query_scale, shape.attention_cap
+        mixed = attention(query, keys, values, view, scale=scale, cap=cap)
         return layer.attention_output(mixed.transpose(1, 2).flatten(2))
 
     def _mlp(self, x: Hidden, layer: Layer) -> Hidden:

@@ -50,8 +50,8 @@ def stack(
         for part, rows in zip(parts, bias.split(sizes), strict=True):
             if part.bias is not None:
                 rows.copy_(part.bias)
-        check_finite(bias, f"{name} biases", NOT_FINITE)
-    check_finite(weight, f"{name} weights", NOT_FINITE)
+        check_finite(bias, f"{name} biases in {dtype}", NOT_FINITE)
+    check_finite(weight, f"{name} weights in {dtype}", NOT_FINITE)
     return Linear(weight, bias)
 
 

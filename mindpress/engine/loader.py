@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mindpress.device import choose_device
+from mindpress.engine.cache_plan import CachePlan, plan_cache
 from mindpress.engine.config import EngineConfig
 from mindpress.engine.decoder import Activation, Decoder, Layer, Outer
 from mindpress.engine.linear import NOT_FINITE, Linear, stack
@@ -54,7 +55,8 @@ def load_decoder(source: ModelSource, config: EngineConfig, listener: Listener =
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with device_errors():
-        return _Loading(source, device, dtype).decoder(rotary, activation, listener)
+        plan = plan_cache(source, config.quant_policy, listener)
+        return _Loading(source, device, dtype).decoder(rotary, activation, plan, listener)
 
 
 def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype:
@@ -85,7 +87,9 @@ class _Loading:
     def __init__(self, source: ModelSource, device: torch.device, dtype: torch.dtype) -> None:
         self._source, self._device, self._dtype = source, device, dtype
 
-    def decoder(self, rotary: Rotary, activation: Activation, listener: Listener) -> Decoder:
+    def decoder(
+        self, rotary: Rotary, activation: Activation, plan: CachePlan, listener: Listener
+    ) -> Decoder:
         shape, begun = self._source.shape, time.perf_counter()
         listener(Started("load", shape.layers))
         layers = []
@@ -94,7 +98,7 @@ class _Loading:
             listener(Advanced(index + 1))
         outer = self._outer()
         listener(Finished(time.perf_counter() - begun))
-        return Decoder(shape, layers, outer, rotary, activation)
+        return Decoder(shape, layers, outer, rotary, activation, plan)
 
     def _layer(self, index: int) -> Layer:
         source, shape = self._source, self._source.shape
@@ -135,12 +139,12 @@ class _Loading:
 
     def _matrix(self, stored: Tensor, name: str) -> Tensor:
         matrix = stored.to(self._device, self._dtype)
-        check_finite(matrix, name, NOT_FINITE)
+        check_finite(matrix, f"{name} in {matrix.dtype}", NOT_FINITE)
         return matrix
 
     def _norm(self, stored: Tensor, name: str) -> Float[Tensor, " channels"]:
         weight = stored.to(self._device, torch.float32) + self._source.architecture.norm_offset
-        check_finite(weight, name, NOT_FINITE)
+        check_finite(weight, f"{name} in {weight.dtype}", NOT_FINITE)
         return weight
 
 

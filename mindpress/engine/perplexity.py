@@ -122,7 +122,9 @@ def _add_windows(sums: _Sums, decoder: Decoder, windows: Windows, other: Decoder
 
 def _predicting(decoder: Decoder, windows: Windows) -> Float[Tensor, "positions hidden"]:
     """Hidden states of every position but the last of each window."""
-    return decoder.hidden(windows)[:, :-1].flatten(0, 1)
+    # A cache that rounds must be part of what is measured; one that does not would only cost.
+    cache = decoder.new_cache(len(windows)) if decoder.cache_plan.alters else None
+    return decoder.hidden(windows, cache)[:, :-1].flatten(0, 1)
 
 
 @torch.inference_mode()

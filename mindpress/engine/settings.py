@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindpress.engine.config import Device, Dtype, EngineConfig
+from mindpress.engine.config import Device, Dtype, EngineConfig, QuantPolicy
 from mindpress.errors import ConfigError
 
 
@@ -13,7 +13,9 @@ class Validation:
 
     Both are folders, workspaces or Hub ids; `revision` is that of `path`. `datasets` are names or
     text files. `length` is in tokens per window; `limit` scores only the first windows of each
-    dataset. The report goes into the folder `output` as validation.json and validation.html, in
+    dataset. `quant_policy` is the cache of `path`; `against` has one of floats. With `caches` those
+    of 16, 8 and 4 bits are compared; `cache_memory` bytes is what their contexts must fit. The
+    report goes into the folder `output` as validation.json and validation.html, in
     place of older ones.
     """
 
@@ -25,6 +27,9 @@ class Validation:
     device: Device = "auto"
     dtype: Dtype = "auto"
     threads: int | None = None
+    quant_policy: QuantPolicy | None = None
+    caches: bool = True
+    cache_memory: int = 2**30
     output: Path = Path("validation")
     revision: str | None = None
     download_dir: Path | None = None
@@ -40,5 +45,5 @@ class Validation:
 
     @property
     def engine(self) -> EngineConfig:
-        """Where both models run."""
-        return EngineConfig(self.device, self.dtype, self.threads)
+        """How the model of `path` runs."""
+        return EngineConfig(self.device, self.dtype, self.threads, self.quant_policy)

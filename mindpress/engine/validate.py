@@ -2,7 +2,7 @@
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from mindpress.calib.text_ids import text_ids
 from mindpress.checkpoint.companions import load_tokenizer
 from mindpress.checkpoint.hub import local_folder
 from mindpress.device import choose_device
+from mindpress.engine.cache_figures import CacheFigures, cache_plans, measure_caches
+from mindpress.engine.config import EngineConfig
 from mindpress.engine.context import context_length
 from mindpress.engine.decoder import Decoder
 from mindpress.engine.loader import choose_dtype, load_decoder
@@ -75,14 +77,18 @@ def validate(settings: Validation, listener: Listener = ignore) -> ValidationRep
         _check_same_vocabulary(model, original)
     texts = _texts(settings, model, original, say)
     _warm_up(model, settings)
-    decoder, figures = _measure(model, settings, say)
-    other, other_figures = _measure(original, settings, say) if original else (None, None)
+    decoder, figures = _measure(model, settings.engine, say)
+    exact = replace(settings.engine, quant_policy=0)
+    other, other_figures = _measure(original, exact, say) if original else (None, None)
     with PeakMemory(decoder.device) as scoring, device_errors():
         scores = tuple(_score(decoder, text, other, say) for text in texts)
+        caches = _caches(settings, model, decoder, texts[0], other, say)
     report = ValidationReport(
         model=figures,
         original=other_figures,
         datasets=scores,
+        caches=caches,
+        cache_memory=settings.cache_memory,
         device=_device_name(decoder.device),
         threads=torch.get_num_threads(),
         scoring_memory=scoring.bytes,
@@ -169,10 +175,10 @@ def _warm_up(subject: Subject, settings: Validation) -> None:
         measure(load_decoder(subject.source, settings.engine))
 
 
-def _measure(subject: Subject, settings: Validation, say: Listener) -> tuple[Decoder, ModelFigures]:
-    device = choose_device(settings.device)
+def _measure(subject: Subject, engine: EngineConfig, say: Listener) -> tuple[Decoder, ModelFigures]:
+    device = choose_device(engine.device)
     with PeakMemory(device) as peak:
-        decoder = load_decoder(subject.source, settings.engine, say)
+        decoder = load_decoder(subject.source, engine, say)
         speed = measure(decoder)
     figures = ModelFigures(
         path=subject.path,
@@ -185,8 +191,24 @@ def _measure(subject: Subject, settings: Validation, say: Listener) -> tuple[Dec
         prompt_tokens=speed.prompt,
         new_tokens=speed.new,
         peak_memory=peak.bytes,
+        cache=decoder.cache_plan.describe(decoder.dtype),
+        cache_bytes_per_token=decoder.new_cache().bytes_per_token,
     )
     return decoder, figures
+
+
+def _caches(
+    settings: Validation,
+    model: Subject,
+    decoder: Decoder,
+    text: Text,
+    original: Decoder | None,
+    say: Listener,
+) -> tuple[CacheFigures, ...]:
+    if not settings.caches:
+        return ()
+    plans = cache_plans(model.source)
+    return measure_caches(decoder, plans, text.windows, original, settings.cache_memory, say)
 
 
 def _score(decoder: Decoder, text: Text, other: Decoder | None, say: Listener) -> DatasetFigures:

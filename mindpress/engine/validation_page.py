@@ -25,6 +25,8 @@ COSTS: dict[str, Callable[[ModelFigures], Cell]] = {
     "prefill, tokens/s": lambda model: number(model.prefill),
     "decode, tokens/s": lambda model: number(model.decode),
     "peak memory": lambda model: size(model.peak_memory),
+    "cache": lambda model: model.cache,
+    "cache, bytes per token": lambda model: model.cache_bytes_per_token,
 }
 
 
@@ -33,7 +35,10 @@ def validation_page(report: ValidationReport) -> str:
     subtitle = report.model.path
     if report.original:
         subtitle += f" beside {report.original.path}"
-    sections = [_quality(report), _cost(report), _run(report)]
+    sections = [_quality(report), _cost(report)]
+    if report.caches:
+        sections.append(_caches(report))
+    sections.append(_run(report))
     if report.notes:
         sections.append(Section("Notes", tuple(paragraph(note) for note in report.notes)))
     return page("Validation", sections, subtitle)
@@ -70,6 +75,27 @@ def _cost(report: ValidationReport) -> Section:
     names = ["this model", "original"][: len(models)]
     rows = [[label, *(cell(model) for model in models)] for label, cell in COSTS.items()]
     return Section("Cost", (table(["", *names], rows), *_speed_charts(models, names)))
+
+
+def _caches(report: ValidationReport) -> Section:
+    columns = ["cache", "bytes per token", "of 16 bits, %", "perplexity", "KL divergence",
+               "top-1, %", f"tokens in {size(report.cache_memory)}"]  # fmt: skip
+    rows: list[list[Cell]] = [
+        [found.cache, found.bytes_per_token, 100 * found.share, found.perplexity,
+         found.kl_divergence, 100 * found.top1_agreement, found.longest_context]
+        for found in report.caches
+    ]  # fmt: skip
+    beside = "the original" if report.original else "this model with an exact cache"
+    words = (
+        f"Keys and values kept in fewer bits, on the first {report.caches[0].windows} windows of"
+        f" {report.datasets[0].dataset}; divergence and top-1 against {beside}."
+    )
+    bars = bar_chart(
+        [found.cache for found in report.caches],
+        {"bytes": [found.bytes_per_token for found in report.caches]},
+        axis="bytes per token",
+    )
+    return Section("Cache of keys and values", (table(columns, rows), bars), words)
 
 
 def _speed_charts(models: list[ModelFigures], names: list[str]) -> tuple[Html, ...]:

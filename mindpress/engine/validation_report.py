@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from mindpress.engine.cache_figures import CacheFigures
 from mindpress.errors import ConfigError, ResourceError
 
 JSON_FILE = "validation.json"
@@ -17,7 +18,8 @@ class ModelFigures:
     """What one model costs. Speeds are tokens per second of one sequence: of `prompt_tokens` read,
     and of `new_tokens` written after them.
 
-    `peak_memory` is what loading it and generating took, in bytes above what was held before.
+    `cache` says how keys and values are kept. `peak_memory` is what loading it and generating
+    took, in bytes above what was held before.
     """
 
     path: str
@@ -30,6 +32,8 @@ class ModelFigures:
     prompt_tokens: int
     new_tokens: int
     peak_memory: int
+    cache: str
+    cache_bytes_per_token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class DatasetFigures:
 class ValidationReport:
     """All figures of a validation; `original` is None when there was nothing to compare with.
 
+    `caches` are empty when they were not asked for; `cache_memory` is in bytes.
+
     `scoring_memory` is the peak while both models stood in memory and the texts were scored, in
     bytes above what they held before.
     """
@@ -61,6 +67,8 @@ class ValidationReport:
     model: ModelFigures
     original: ModelFigures | None
     datasets: tuple[DatasetFigures, ...]
+    caches: tuple[CacheFigures, ...]
+    cache_memory: int
     device: str
     threads: int
     scoring_memory: int
@@ -73,6 +81,7 @@ class ValidationReport:
         """The report in JSON's types."""
         values = asdict(self)
         values["datasets"] = list(values["datasets"])
+        values["caches"] = list(values["caches"])
         values["notes"] = list(values["notes"])
         return values
 

@@ -79,8 +79,7 @@ def test_weights_too_large_for_the_dtype_are_refused(tmp_path):
 
 def test_a_model_larger_than_the_free_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
     save_tiny("llama", tmp_path, tokenizer=False)
-    memory = type("Memory", (), {"available": 2**20})
-    monkeypatch.setattr(loader.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(loader, "available_bytes", lambda: 2**20)
     with pytest.raises(ResourceError, match="GiB of memory are free") as caught:
         load_decoder(open_folder(tmp_path), CPU)
     assert "--dtype bfloat16" in str(caught.value.hint)

@@ -1,0 +1,1 @@
+"""Operations the runtime spends its time in; a plain reference of each beside what is fast."""

@@ -1,0 +1,46 @@
+"""Quantize the keys or values of new tokens, in plain torch.
+
+Per token and head: scale = (max - min) / (2^bits - 1), low = min; symmetric:
+scale = absmax / (2^(bits-1) - 1). Source: LMDeploy 0.4, online KV quantization (docs/en/
+quantization/kv_quant.md). The codes fit the scale and low as they are rounded to float16.
+"""
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from mindpress.formats.cache_codes import CacheTensor, pack
+from mindpress.formats.cache_spec import CacheSpec
+
+LARGEST = 65504.0  # of float16
+Tokens = Float[Tensor, "batch kv_heads length channels"]
+
+
+def write_tokens(into: CacheTensor, begin: int, x: Tokens) -> None:
+    """Store `x` at the positions from `begin` on. Peak memory: a few float32 copies of `x`."""
+    x = x.float()
+    place = into.part(begin, begin + x.shape[2])
+    if not place.fixed:
+        scale, low = _scales(x, into.spec)
+        place.scale.copy_(scale)
+        if place.low is not None:
+            place.low.copy_(low)
+    place.codes.copy_(pack(_codes(x, place), into.spec.bits))
+
+
+def _scales(x: Float32[Tensor, "..."], spec: CacheSpec) -> tuple[Tensor, Tensor]:
+    """Scale and low of every token and head; the caller rounds them."""
+    low, high = x.aminmax(dim=-1, keepdim=True)
+    if spec.symmetric:
+        scale = torch.maximum(low.abs(), high.abs()) / (spec.middle - 1)
+        return scale.clamp(max=LARGEST), low
+    low = low.clamp(-LARGEST, LARGEST)
+    return ((high - low) / spec.largest).clamp(max=LARGEST), low
+
+
+def _codes(x: Float32[Tensor, "..."], place: CacheTensor) -> Tensor:
+    """A constant has the scale 0: it is divided by 1 instead, which gives the code 0 or so."""
+    scale = place.scale.float()
+    low = -place.spec.middle * scale if place.low is None else place.low.float()
+    steps = (x - low) / torch.where(scale > 0, scale, 1.0)
+    return steps.round().clamp(0, place.spec.largest).to(torch.uint8)
