@@ -6,10 +6,25 @@ from typing import Annotated, Literal
 import typer
 
 from mindpress.cli.console import Console
+from mindpress.cli.convert_cache import (
+    BatchOpt,
+    CacheRequest,
+    CalibOpt,
+    GranularityOpt,
+    KvBitsOpt,
+    KvSymOpt,
+    LengthOpt,
+    SamplesOpt,
+    cache_request,
+    calibrated,
+    check_request,
+)
+from mindpress.cli.inspect import cache_words
 from mindpress.cli.options import DryRunOpt, JsonOpt, OverwriteOpt, QuietOpt
 from mindpress.cli.progress import Progress
 from mindpress.convert.settings import Conversion
 from mindpress.errors import ConfigError
+from mindpress.lite.recipe import Calibration
 from mindpress.report.numbers import duration, size
 
 SourceArg = Annotated[
@@ -44,7 +59,7 @@ VersionOpt = Annotated[
     str,
     typer.Option(
         "--tm-version",
-        help="Oldest LMDeploy to read it: 0.2, 0.5, 0.6, or auto: 0.5 where the model fits.",
+        help="Oldest LMDeploy to read it: 0.2, 0.3, 0.5, 0.6, or auto: 0.5 where the model fits.",
     ),
 ]
 ForceOpt = Annotated[
@@ -63,13 +78,27 @@ def convert(
     dtype: DtypeOpt = "auto",
     tm_version: VersionOpt = "auto",
     force: ForceOpt = False,
+    kv_bits: KvBitsOpt = None,
+    kv_sym: KvSymOpt = False,
+    granularity: GranularityOpt = None,
+    calib: CalibOpt = None,
+    calib_samples: SamplesOpt = 128,
+    calib_seqlen: LengthOpt = 2048,
+    batch_size: BatchOpt = 1,
     dry_run: DryRunOpt = False,
     overwrite: OverwriteOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
-    """Convert a model to a TurboMind workspace."""
+    """Convert a model to a TurboMind workspace.
+
+    With --kv-bits the workspace also says how engines keep keys and values.
+    """
     name, folder = named(source, path, model_name)
+    calibration = Calibration(
+        calib or "wikitext2", calib_samples, calib_seqlen, batch_size=batch_size
+    )
+    request = cache_request(kv_bits, kv_sym, granularity, calib, calibration)
     settings = Conversion(
         source=folder,
         target=dst_path,
@@ -81,12 +110,13 @@ def convert(
         tm_version=tm_version,
         force=force,
         overwrite=overwrite,
+        cache=request.spec,
     )
     console = Console(as_json=json, quiet=quiet)
     if dry_run:
-        show_plan(settings, console)
+        show_plan(settings, request, console)
     else:
-        run(settings, console)
+        run(settings, request, console)
 
 
 def named(source: str, path: str | None, model_name: str | None) -> tuple[str | None, str]:
@@ -101,11 +131,9 @@ def named(source: str, path: str | None, model_name: str | None) -> tuple[str | 
     return source, path
 
 
-def show_plan(settings: Conversion, console: Console) -> None:
+def show_plan(settings: Conversion, request: CacheRequest, console: Console) -> None:
     """Print what would be written."""
-    from mindpress.convert.convert import plan_conversion
-
-    plan = plan_conversion(settings)
+    plan = check_request(request, settings)
     console.result(plan.as_dict())
     console.heading(f"Plan: {settings.source} -> {settings.target}; nothing was written")
     console.pairs(
@@ -113,6 +141,7 @@ def show_plan(settings: Conversion, console: Console) -> None:
             "layout": f"TurboMind {plan.dialect.version} ({plan.dialect.file})",
             "tp": plan.config.tp,
             "weights": plan.config.weight_type,
+            "cache": cache_words(request.spec),
             "size": f"{size(plan.bytes)} in {len(plan.files)} files of weights",
         }
     )
@@ -120,12 +149,13 @@ def show_plan(settings: Conversion, console: Console) -> None:
         console.say(f"note: {note.text}")
 
 
-def run(settings: Conversion, console: Console) -> None:
+def run(settings: Conversion, request: CacheRequest, console: Console) -> None:
     """Convert, and print what came out."""
     from mindpress.convert.convert import convert_model
 
     with Progress(console) as listener:
-        report = convert_model(settings, listener)
+        ranges, origin = calibrated(request, settings, listener)
+        report = convert_model(settings, listener, ranges, origin)
     console.result(report.as_dict())
     console.heading(f"Converted {settings.source} to a TurboMind workspace")
     console.pairs(
@@ -134,6 +164,7 @@ def run(settings: Conversion, console: Console) -> None:
             "layout": f"TurboMind {report.tm_version} ({report.config})",
             "tp": report.tp,
             "weights": report.weight_type,
+            "cache": cache_words(request.spec),
             "size": f"{size(report.bytes)} in {report.files} files",
             "time": duration(report.seconds),
         }

@@ -8,6 +8,7 @@ import typer
 from mindpress.cli.console import Console
 from mindpress.cli.options import DownloadDirOpt, JsonOpt, PathArg, QuietOpt, RevisionOpt
 from mindpress.errors import InputError
+from mindpress.formats.cache_spec import CacheSpec
 from mindpress.report.numbers import number, size
 
 if TYPE_CHECKING:
@@ -56,5 +57,20 @@ def described(found: "Inspection") -> dict[str, object]:
         "vocabulary": found.vocab,
         "group size": found.group_size,
         "dtype": found.dtype,
+        "cache": cache_words(found.cache),
         "version": found.version,
     }
+
+
+def cache_words(spec: CacheSpec | None) -> str | None:
+    """`int8, calibrated per head`; None for a cache of floats."""
+    scaled = {
+        "tensor": "calibrated per tensor",
+        "head": "calibrated per head",
+        "channel": "keys calibrated per channel, values scaled per token",
+        "token": "scaled per token",
+    }
+    if spec is None:
+        return None
+    kind = " symmetric" if spec.symmetric else ""
+    return f"int{spec.bits}{kind}, {scaled[spec.granularity]}"

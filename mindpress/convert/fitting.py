@@ -6,12 +6,13 @@ from mindpress.convert.settings import TENSOR_PARALLEL
 from mindpress.errors import ConfigError, InputError, UnsupportedModelError
 from mindpress.formats.quantized import WHOLE_ROW
 from mindpress.formats.turbomind import BITS, CODES_PER_WORD, TILE
-from mindpress.formats.turbomind_dialects import V0_2, V0_5, V0_6_0, V0_6_3, Dialect
+from mindpress.formats.turbomind_dialects import V0_2, V0_3, V0_5, V0_6_0, V0_6_3, Dialect
 from mindpress.models.shape import ModelShape, Rope
 from mindpress.sources.folder import ModelFolder
 
 CANDIDATES = {
     "0.2": (V0_2,),
+    "0.3": (V0_3,),
     "0.5": (V0_5,),
     "0.6": (V0_6_0, V0_6_3),
     "auto": (V0_5, V0_6_0, V0_6_3),
@@ -19,7 +20,8 @@ CANDIDATES = {
 INT4_GROUP = 128
 # The yaml layout pads floats, too, as if they had groups.
 FLOAT_GROUP = 128
-READERS = {"0.2.6": "0.2", "0.6.0": "0.6", "0.6.3": "0.6.3 and later 0.6"}
+READERS = {"0.2.6": "0.2", "0.3.0": "0.3", "0.6.0": "0.6", "0.6.3": "0.6.3 and later 0.6"}
+CACHE_SINCE = "0.4"  # before, the numbers of `quant_policy` meant something else
 ROPE_SINCE = {"dynamic": "0.3", "linear": "0.5.2", "llama3": "0.5.2"}
 # What the config of a workspace has keys for; anything else would be lost.
 ROPE_PARAMETERS = {
@@ -116,10 +118,14 @@ def misfits(dialect: Dialect, folder: ModelFolder) -> list[str]:
     return reasons
 
 
-def readers_of(dialect: Dialect, rope: Rope) -> str:
-    """The LMDeploy releases that read the config and compute the rope as it says."""
+def readers_of(dialect: Dialect, rope: Rope, *, cached: bool = False) -> str:
+    """The LMDeploy releases that read the config and compute the rope as it says.
+
+    With `cached`, those that also understand what it says of a quantized cache.
+    """
     if dialect is V0_5:
-        return f"{ROPE_SINCE.get(rope.kind, '0.1')} to 0.5"
+        since = ROPE_SINCE.get(rope.kind, "0.1")
+        return f"{max(since, CACHE_SINCE) if cached else since} to 0.5"
     return READERS[dialect.release]
 
 

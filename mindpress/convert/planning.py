@@ -1,13 +1,14 @@
 """Everything about a conversion that can be checked and decided before a weight is read."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mindpress.checkpoint.companions import check_tokenizer_files
 from mindpress.checkpoint.hub import local_folder
 from mindpress.checkpoint.staging import check_not_inside, check_space, check_target
+from mindpress.convert.cache_rules import cache_notes, check_calibrated, check_spec
 from mindpress.convert.fitting import (
     check_codes,
     check_family,
@@ -21,17 +22,21 @@ from mindpress.convert.settings import TENSOR_PARALLEL, VERSIONS, Conversion
 from mindpress.convert.tokens import special_ids, tokenizer_files
 from mindpress.errors import ConfigError, InputError
 from mindpress.events import Note
+from mindpress.formats.cache_spec import CacheSpec
 from mindpress.formats.turbomind_config import WeightType, WorkspaceConfig, write_rope
-from mindpress.formats.turbomind_dialects import V0_2, V0_5, Dialect
+from mindpress.formats.turbomind_dialects import V0_2, V0_3, V0_5, Dialect
 from mindpress.formats.turbomind_files import weight_files
+from mindpress.formats.turbomind_policy import policy_of
 from mindpress.sources.folder import ModelFolder, open_folder
 
 # LMDeploy up to 0.5 refuses a name that is none of its templates; this one adds no prompt.
 NO_TEMPLATE = "base"
-# LMDeploy 0.2.6 took the longest text from the chat template; all others have 2048 tokens.
+# LMDeploy 0.2 and 0.3 took the longest text from the chat template; all others have 2048 tokens.
+# 0.2 knew no `deepseek-coder`.
 TEMPLATE_LENGTHS = {
     "llama2": 4096, "llama-2": 4096, "llama-2-chat": 4096, "codellama": 4096,
-    "internlm-20b": 4096, "qwen-7b": 8192, "qwen-14b": 8192, "qwen": 8192,
+    "deepseek-coder": 4096, "internlm-20b": 4096,
+    "qwen-7b": 8192, "qwen-14b": 8192, "qwen": 8192,
     "internlm-chat-7b-8k": 8192, "internlm-chat-20b": 8192, "internlm2": 32768,
     "internlm2-chat": 32768, "internlm2-chat-7b": 32768, "internlm2-chat-20b": 32768,
 }  # fmt: skip
@@ -50,6 +55,7 @@ class ConversionPlan:
     copied: list[Path]
     notes: tuple[Note, ...]
     overwrite: bool
+    cache: CacheSpec | None = None
 
     @property
     def bytes(self) -> int:
@@ -70,12 +76,15 @@ class ConversionPlan:
             "layers": self.config.layers,
             "files": len(self.files),
             "bytes": self.bytes,
+            "cache": asdict(self.cache) if self.cache else None,
             "notes": [note.text for note in self.notes],
         }
 
 
-def plan_conversion(settings: Conversion) -> ConversionPlan:
+def plan_conversion(settings: Conversion, *, calibrated: bool = False) -> ConversionPlan:
     """Check a conversion and decide its details. Reads JSON and headers, writes nothing.
+
+    `calibrated`: ranges of keys and values are there, or will be when the model is converted.
 
     Raises ConfigError, InputError, UnsupportedModelError or ResourceError for everything that can
     go wrong but values in the weights.
@@ -89,6 +98,7 @@ def plan_conversion(settings: Conversion) -> ConversionPlan:
     check_codes(folder)
     dialect = choose_dialect(folder, settings.tm_version, force=settings.force)
     check_tp(folder, settings.tp, dialect)
+    _check_cache(settings, folder, dialect, calibrated=calibrated)
     config = _config(folder, settings, dialect)
     files = weight_files(config)
     check_space(settings.target, sum(files.values()))
@@ -101,6 +111,7 @@ def plan_conversion(settings: Conversion) -> ConversionPlan:
         copied=tokenizer_files(folder.folder),
         notes=tuple(_notes(folder, settings, dialect, config)),
         overwrite=settings.overwrite,
+        cache=settings.cache,
     )
 
 
@@ -153,6 +164,17 @@ def _check_format(folder: ModelFolder, settings: Conversion) -> None:
         )
 
 
+def _check_cache(
+    settings: Conversion, folder: ModelFolder, dialect: Dialect, *, calibrated: bool
+) -> None:
+    """Refuse a cache that engines of the dialect have not, and ranges without a use."""
+    if settings.cache:
+        check_spec(dialect.release, settings.cache, folder.shape.head_dim)
+        check_calibrated(dialect.release, settings.cache, calibrated=calibrated)
+    elif calibrated:
+        raise ConfigError("--calib: a 16-bit cache needs no calibration", hint="add --kv-bits 8")
+
+
 def _config(folder: ModelFolder, settings: Conversion, dialect: Dialect) -> WorkspaceConfig:
     shape, spec = folder.shape, folder.spec
     name = settings.model_name or NO_TEMPLATE
@@ -160,7 +182,7 @@ def _config(folder: ModelFolder, settings: Conversion, dialect: Dialect) -> Work
     rope, trained = write_rope(shape.rope), folder.config.get("max_position_embeddings")
     trained = trained if isinstance(trained, int) else shape.max_length
     session = shape.max_length
-    if dialect is V0_2:
+    if dialect in (V0_2, V0_3):
         session = TEMPLATE_LENGTHS.get(name, OTHER_LENGTH)
     return WorkspaceConfig(
         layout=dialect.layout,
@@ -186,7 +208,12 @@ def _config(folder: ModelFolder, settings: Conversion, dialect: Dialect) -> Work
         weight_type=_weight_type(folder, settings),
         group_size=spec.group_size if spec else 0,
         rope=rope,
+        quant_policy=_policy(settings, dialect),
     )
+
+
+def _policy(settings: Conversion, dialect: Dialect) -> int:
+    return (settings.cache and policy_of(dialect.release, settings.cache.bits)) or 0
 
 
 def _weight_type(folder: ModelFolder, settings: Conversion) -> WeightType:
@@ -202,7 +229,8 @@ def _notes(
     folder: ModelFolder, settings: Conversion, dialect: Dialect, config: WorkspaceConfig
 ) -> list[Note]:
     shape = folder.shape
-    readers = f"LMDeploy {readers_of(dialect, shape.rope)}"
+    cached = settings.cache is not None
+    readers = f"LMDeploy {readers_of(dialect, shape.rope, cached=cached)}"
     texts = []
     if settings.tm_version == "auto":
         older = " and ".join(misfits(V0_5, folder))
@@ -219,4 +247,6 @@ def _notes(
             f"layers attend to the last {min(windows)} tokens; TurboMind ignores that and attends"
             " to all, so longer texts will be answered differently"
         )
-    return [Note(text) for text in texts] + [Note(text, "warning") for text in warnings]
+    told = cache_notes(dialect.release, settings.cache) if settings.cache else []
+    notes = [Note(text) for text in texts] + told
+    return notes + [Note(text, "warning") for text in warnings]

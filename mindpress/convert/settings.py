@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mindpress.formats.cache_spec import CacheSpec
+
 ModelFormat = Literal["auto", "hf", "awq"]
 Dtype = Literal["auto", "float16", "bfloat16"]
-VERSIONS = ("auto", "0.2", "0.5", "0.6")
+VERSIONS = ("auto", "0.2", "0.3", "0.5", "0.6")
 TENSOR_PARALLEL = (1, 2, 4, 8)
 
 
@@ -16,7 +18,8 @@ class Conversion:
 
     `model_name` is the chat template LMDeploy shall use. `tm_version` is the oldest LMDeploy that
     shall read the workspace; `auto` takes 0.5 where the model fits it, else 0.6. `force` writes
-    what no engine of that version was built for.
+    what no engine of that version was built for. `cache` is how the workspace asks engines to keep
+    keys and values; None is 16 bits.
     """
 
     source: str
@@ -29,3 +32,4 @@ class Conversion:
     tm_version: str = "auto"
     force: bool = False
     overwrite: bool = False
+    cache: CacheSpec | None = None

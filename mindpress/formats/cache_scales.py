@@ -56,10 +56,17 @@ class CacheScales:
     values: Grid | None
 
 
-def scales_of(ranges: CacheRanges, spec: CacheSpec, ranks: int = 1) -> CacheScales:
-    """The scales of a spec. With `tensor`, the heads of each of `ranks` ranks share theirs."""
-    values = None if spec.granularity == "channel" else _grid(ranges.values, spec, ranks)
-    return CacheScales(spec, _grid(ranges.keys, spec, ranks), values)
+def scales_of(ranges: CacheRanges, spec: CacheSpec, rotary_dim: int, ranks: int = 1) -> CacheScales:
+    """The scales of a spec. With `tensor`, the heads of each of `ranks` ranks share theirs.
+
+    With `channel`, the first `rotary_dim` channels of the keys have zero in the middle and one
+    range for the two that turn together: with its position a key turns on from the one to the
+    other and to both signs, also to where no text of the calibration was long enough to take it.
+    """
+    if spec.granularity == "channel":
+        turned = CacheRanges(_turned(ranges.keys, rotary_dim), ranges.values)
+        return CacheScales(spec, _grid(turned.keys, spec, ranks), None)
+    return CacheScales(spec, _grid(ranges.keys, spec, ranks), _grid(ranges.values, spec, ranks))
 
 
 def scales_from_files(files: Float32[Tensor, "layers ranks 4"], kv_heads: int) -> CacheScales:
@@ -83,6 +90,14 @@ def file_scales(
     """
     columns = [*_float16_grid(ranges.keys, spec, ranks), *_float16_grid(ranges.values, spec, ranks)]
     return torch.stack(columns, dim=-1).float()
+
+
+def _turned(keys: Ranges, rotary_dim: int) -> Ranges:
+    """Ranges that hold at every position. Pairs are (i, i + rotary_dim / 2)."""
+    bound = torch.maximum(keys.low.abs(), keys.high.abs())[..., :rotary_dim]
+    bound = torch.maximum(*bound.chunk(2, dim=-1)).repeat(1, 1, 2)
+    rest_low, rest_high = keys.low[..., rotary_dim:], keys.high[..., rotary_dim:]
+    return Ranges(torch.cat((-bound, rest_low), dim=-1), torch.cat((bound, rest_high), dim=-1))
 
 
 def _float16_grid(ranges: Ranges, spec: CacheSpec, ranks: int) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from mindpress.formats.quantized import QuantSpec
 from mindpress.formats.turbomind import BITS, Layout
+from mindpress.formats.turbomind_policy import policy_bits
 from mindpress.models.description import Biases
 from mindpress.models.shape import ModelShape, Rope
 
@@ -67,6 +68,11 @@ class WorkspaceConfig:
     def spec(self) -> QuantSpec | None:
         """How the linears are quantized; None when they are floats."""
         return QuantSpec(BITS, self.group_size) if self.weight_type == "int4" else None
+
+    @property
+    def cache_bits(self) -> int | None:
+        """8 or 4 where the config asks for a cache of codes; None for one of floats."""
+        return policy_bits(self.release).get(self.quant_policy)
 
     @property
     def dtype(self) -> str:

@@ -1,7 +1,7 @@
 """The keys that each LMDeploy release wrote into the config of a workspace, as data.
 
-Source: LMDeploy v0.2.6 and v0.5.3, lmdeploy/turbomind/deploy/target_model/base.py; v0.6.0 and
-v0.6.3, lmdeploy/turbomind/deploy/config.py.
+Source: LMDeploy v0.2.6, v0.3.0 and v0.5.3, lmdeploy/turbomind/deploy/target_model/base.py; v0.6.0
+and v0.6.3, lmdeploy/turbomind/deploy/config.py.
 """
 
 from dataclasses import dataclass, field
@@ -42,6 +42,7 @@ norm_eps attn_bias start_id end_id session_len weight_type rotary_embedding rope
 group_size max_batch_size max_context_token_num step_length cache_max_entry_count
 cache_block_seq_len cache_chunk_size num_tokens_per_iter max_prefill_iters extra_tokens_per_iter
 use_context_fmha quant_policy max_position_embeddings rope_scaling_factor use_logn_attn"""
+INI_0_3 = INI_0_2.replace("use_logn_attn", "use_dynamic_ntk use_logn_attn")
 INI_0_5 = """model_name model_arch tensor_para_size head_num kv_head_num vocab_size num_layer
 inter_size norm_eps attn_bias start_id end_id session_len weight_type rotary_embedding rope_theta
 size_per_head group_size max_batch_size max_prefill_token_num max_context_token_num step_length
@@ -100,6 +101,10 @@ SCALED = ("default", "linear", "dynamic", "llama3")
 V0_2 = Dialect(
     "0.2", "0.2.6", "ini", {SECTION: INI_0_2}, (128,), ("default",), SHORT, session_extra=8,
     constants={"cache_block_seq_len": 128, "rope_scaling_factor": 0.0},
+)  # fmt: skip
+V0_3 = Dialect(
+    "0.3", "0.3.0", "ini", {SECTION: INI_0_3}, (128,), ("default", "dynamic"), SHORT,
+    session_extra=8,
 )  # fmt: skip
 V0_5 = Dialect(
     "0.5", "0.5.3", "ini", {SECTION: INI_0_5}, (128,), SCALED, SHORT, session_extra=8

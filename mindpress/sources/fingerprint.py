@@ -12,11 +12,12 @@ ROWS = 64
 def model_fingerprint(source: ModelSource) -> str:
     """A hash of what quantizing and converting leave as it is: final norm, first embedding rows.
 
-    They are hashed in float16, the type of every int4 workspace. Peak memory: the embedding.
+    They are hashed as what float16 and bfloat16 both leave of them, for a workspace may be in
+    either. Peak memory: the embedding.
     """
     shape = source.shape
     widths = (shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.head_dim, shape.vocab)
     digest = sha256(repr(widths).encode())
     for tensor in (source.final_norm(), source.embedding()[:ROWS]):
-        digest.update(tensor.to(torch.float16).contiguous().numpy().tobytes())
+        digest.update(tensor.half().bfloat16().contiguous().view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -9,13 +9,18 @@ from typing import Any, TypeVar
 from mindpress.checkpoint.companions import check_tokenizer_files
 from mindpress.checkpoint.reader import read_json
 from mindpress.errors import InputError, MindpressError
+from mindpress.formats.cache_spec import CacheSpec
+from mindpress.formats.turbomind_config import WorkspaceConfig
+from mindpress.formats.turbomind_policy import has_policy, reads_scale_files
 from mindpress.models.description import Architecture
 from mindpress.models.llama import LLAMA
 from mindpress.models.shape import ModelShape, architecture_of, read_shape
 from mindpress.models.tensors import all_tensors
+from mindpress.sources.cache_file import CACHE_FILE, read_cache_file
 from mindpress.sources.folder import ModelFolder, open_folder
 from mindpress.sources.opening import is_workspace
-from mindpress.sources.workspace import Workspace, open_workspace, read_workspace_config
+from mindpress.sources.scale_files import read_scale_files
+from mindpress.sources.workspace import FOLDER, Workspace, open_workspace, read_workspace_config
 
 Found = TypeVar("Found")
 
@@ -26,7 +31,8 @@ class Inspection:
 
     `parameters` counts the weights of the model, not the words they are packed in; a padded
     workspace has its padding among them. `bytes` are those of all tensors. `version` says
-    which LMDeploy wrote a workspace, and which transformers a folder.
+    which LMDeploy wrote a workspace, and which transformers a folder. `cache` says how the
+    engine shall keep keys and values; None in floats.
     """
 
     path: str
@@ -46,6 +52,7 @@ class Inspection:
     group_size: int | None = None
     dtype: str | None = None
     version: str | None = None
+    cache: CacheSpec | None = None
     problems: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,9 +105,10 @@ def _workspace(path: Path) -> Inspection:
     problems: list[str] = []
     config = _tried(problems, lambda: read_workspace_config(path))
     opened = _tried(problems, lambda: open_workspace(path))
-    _tried(problems, lambda: check_tokenizer_files(path / "triton_models" / "tokenizer"))
+    _tried(problems, lambda: check_tokenizer_files(path / FOLDER / "tokenizer"))
     if config is None:
         return Inspection(str(path), "workspace", problems=tuple(problems))
+    cache = _cache(path, config, problems)
     return Inspection(
         path=str(path),
         kind="workspace",
@@ -111,9 +119,35 @@ def _workspace(path: Path) -> Inspection:
         dtype=config.weight_type,
         version=config.release,
         problems=(*problems, *(opened.problems if opened else ())),
+        cache=cache,
         **_sizes(config.shape),
         **(_contents(opened, opened.nbytes) if opened else {}),
     )
+
+
+def _cache(path: Path, config: WorkspaceConfig, problems: list[str]) -> CacheSpec | None:
+    """How the cache is kept: as the side file says, else LMDeploy's files, else the config."""
+    stored = _tried(problems, lambda: read_cache_file(path))
+    if stored:
+        spec = stored.scales.spec
+        if has_policy(config.release) and config.cache_bits != spec.bits:
+            asked = f"an int{config.cache_bits}" if config.cache_bits else "a 16-bit"
+            problems.append(
+                f"{CACHE_FILE} is of an int{spec.bits} cache, `quant_policy ="
+                f" {config.quant_policy}` of {asked} one"
+            )
+        return spec
+    if config.cache_bits is None:
+        return None
+    if not reads_scale_files(config.release):
+        return CacheSpec(config.cache_bits)
+    before = len(problems)
+    files = _tried(problems, lambda: read_scale_files(path / FOLDER / "weights", config))
+    if files is None and len(problems) == before:
+        problems.append(
+            "no past_kv_scale files: LMDeploy up to 0.3 takes a scale of 1 for all keys and values"
+        )
+    return files.spec if files else CacheSpec(config.cache_bits)
 
 
 def _sizes(shape: ModelShape) -> dict[str, Any]:

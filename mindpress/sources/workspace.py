@@ -68,6 +68,11 @@ class Workspace:
         return self.folder / FOLDER / "tokenizer"
 
     @property
+    def weights(self) -> Path:
+        """The folder of the weight files and the config."""
+        return self.folder / FOLDER / "weights"
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all weight files."""
         return sum(weight_files(self.config).values())
@@ -152,7 +157,7 @@ class Workspace:
         return torch.from_numpy(data).view(dtype)
 
     def _path(self, name: str) -> Path:
-        return self.folder / FOLDER / "weights" / name
+        return self.weights / name
 
 
 def open_workspace(folder: Path) -> Workspace:

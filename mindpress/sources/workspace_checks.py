@@ -4,11 +4,11 @@ from pathlib import Path
 
 from mindpress.errors import InputError
 from mindpress.formats.turbomind import CODES_PER_WORD, TILE
+from mindpress.formats.turbomind_cache import MARK
 from mindpress.formats.turbomind_config import WorkspaceConfig
 from mindpress.formats.turbomind_files import matrices, rank_size, weight_files
 
 CONFIGS = ("config.yaml", "config.ini")
-CACHE_SCALES = ".past_kv_scale."  # of engines up to 0.3
 MOST_RANKS = 64
 NAMED = 5
 
@@ -69,16 +69,13 @@ def check_files(weights: Path, config: WorkspaceConfig) -> None:
 def problems_of(weights: Path, config: WorkspaceConfig) -> tuple[str, ...]:
     """What does not keep a workspace from being read, and should be known."""
     problems = []
-    if config.quant_policy == 4:
+    if config.quant_policy and config.cache_bits is None:
         problems.append(
-            "`quant_policy = 4` means an int8 cache to LMDeploy up to 0.3 and an int4 cache from"
-            " 0.4 on"
+            f"`quant_policy = {config.quant_policy}` means nothing to LMDeploy {config.release}"
         )
     known = weight_files(config).keys() | set(CONFIGS)
     others = sorted(
-        file.name
-        for file in weights.iterdir()
-        if file.name not in known and CACHE_SCALES not in file.name
+        file.name for file in weights.iterdir() if file.name not in known and MARK not in file.name
     )
     if others:
         problems.append(f"{len(others)} files are not of this model, for example {others[0]}")

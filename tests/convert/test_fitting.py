@@ -11,6 +11,7 @@ from tiny_models import edit_config, save_tiny
 from mindpress.convert.convert import convert_model, plan_conversion
 from mindpress.convert.settings import Conversion
 from mindpress.errors import ConfigError, InputError, MindpressError, UnsupportedModelError
+from mindpress.formats.cache_spec import CacheSpec
 from mindpress.formats.quantized import QuantSpec
 from mindpress.sources.workspace import open_workspace
 
@@ -229,6 +230,31 @@ def test_a_name_of_a_chat_template_is_missed_aloud(save):
     folder = save()
     assert any("no --model-name" in note.text for note in plan(folder).notes)
     assert not any("--model-name" in note.text for note in plan(folder, model_name="llama2").notes)
+
+
+def test_the_release_0_3_has_the_weights_of_0_2_and_dynamic_rope(save):
+    folder = save()
+    for version in ("0.2", "0.3"):
+        convert_model(Conversion(str(folder), folder.parent / version, tm_version=version))
+    old, new = (folder.parent / v / "triton_models" / "weights" for v in ("0.2", "0.3"))
+    for file in sorted(new.iterdir()):
+        assert (file.read_bytes() == (old / file.name).read_bytes()) == (file.name != "config.ini")
+    rope = {"rope_type": "dynamic", "factor": 2.0}
+    edit_config(folder, rope_parameters=None, rope_theta=1e4, rope_scaling=rope)
+    assert "rope type `dynamic`" in str(refused(folder, tm_version="0.2"))
+    target = folder.parent / "dynamic"
+    convert_model(Conversion(str(folder), target, tm_version="0.3", model_name="llama2"))
+    text = (target / "triton_models" / "weights" / "config.ini").read_text()
+    assert "\nrope_scaling_factor = 2.0\nuse_dynamic_ntk = 1\nuse_logn_attn = 0\n" in text
+    assert "\nsession_len = 4104\n" in text
+    config = open_workspace(target).config
+    assert (config.release, config.rope.kind) == ("0.3", "dynamic")
+
+
+def test_a_quantized_cache_needs_an_even_head(save):
+    folder = save(head_dim=127, hidden_size=254, partial_rotary_factor=64 / 127)
+    error = refused(folder, cache=CacheSpec(8), force=True, tm_version="0.5")
+    assert "even head size, the model has 127" in str(error)
 
 
 def test_the_config_of_0_2_has_the_length_of_its_chat_template(save):

@@ -41,7 +41,7 @@ def plan_of(granularity, shape, bits=8):
     size = shape.layers, shape.kv_heads, shape.head_dim
     ranges = Ranges(torch.full(size, -4.0), torch.full(size, 4.0))
     spec = CacheSpec(bits, granularity=granularity)
-    return CachePlan(scales_of(CacheRanges(ranges, ranges), spec))
+    return CachePlan(scales_of(CacheRanges(ranges, ranges), spec, shape.rotary_dim))
 
 
 def logits(decoder, ids, steps=None):

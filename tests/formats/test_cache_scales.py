@@ -52,7 +52,7 @@ def test_files_are_those_of_lmdeploy(ranges, case, bits, symmetric, ranks):
 def test_files_read_back_are_the_scales_per_tensor(ranges):
     spec = CacheSpec(8, granularity="tensor")
     back = scales_from_files(file_scales(ranges, spec, 2), kv_heads=2)
-    exact = scales_of(ranges, spec, ranks=2)
+    exact = scales_of(ranges, spec, 128, ranks=2)
     for ours, theirs in ((back.keys, exact.keys), (back.values, exact.values)):
         torch.testing.assert_close(ours.scale, theirs.scale, rtol=1e-3, atol=0)
         torch.testing.assert_close(ours.zero, theirs.zero, rtol=2e-3, atol=1e-3)
@@ -64,7 +64,7 @@ def test_files_read_back_are_the_scales_per_tensor(ranges):
 )
 def test_every_value_in_range_is_within_half_a_step(ranges, granularity, shape, symmetric):
     spec = CacheSpec(8, symmetric, granularity)
-    found = scales_of(ranges, spec)
+    found = scales_of(ranges, spec, 128)
     assert found.keys.scale.shape == shape
     assert (found.values is None) == (granularity == "channel")
     for x in (ranges.keys.low, ranges.keys.high, (ranges.keys.low + ranges.keys.high) / 2):
@@ -73,8 +73,19 @@ def test_every_value_in_range_is_within_half_a_step(ranges, granularity, shape, 
         assert ((kept - x).abs() <= found.keys.scale * 0.51).all()
 
 
+def test_a_rotated_key_is_in_range_wherever_it_stands(ranges):
+    """Calibration sees a slow pair at a few angles; a longer text turns it through all."""
+    found = scales_of(ranges, CacheSpec(8, granularity="channel"), 96)
+    bound = torch.maximum(ranges.keys.low.abs(), ranges.keys.high.abs())
+    pairs = torch.maximum(bound[..., :48], bound[..., 48:96]).repeat(1, 1, 2)
+    assert not found.keys.zero[..., :96].any()
+    torch.testing.assert_close(found.keys.scale[..., :96] * 127.5, pairs)
+    still = (ranges.keys.low + ranges.keys.high)[..., 96:] / 2
+    torch.testing.assert_close(found.keys.zero[..., 96:], still)
+
+
 def test_tokens_need_no_calibrated_scales(ranges):
-    found = scales_of(ranges, CacheSpec(4))
+    found = scales_of(ranges, CacheSpec(4), 128)
     assert found.keys is None
     assert found.values is None
 

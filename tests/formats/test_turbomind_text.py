@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from mindpress.errors import InputError
 from mindpress.formats.turbomind_config import RopeSettings, WorkspaceConfig, write_rope
-from mindpress.formats.turbomind_dialects import V0_2, V0_5, V0_6_0, V0_6_3
+from mindpress.formats.turbomind_dialects import V0_2, V0_3, V0_5, V0_6_0, V0_6_3
 from mindpress.formats.turbomind_text import read_config, write_config
 from mindpress.models.shape import Rope
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "ws"
-DIALECTS = [V0_2, V0_5, V0_6_0, V0_6_3]
+DIALECTS = [V0_2, V0_3, V0_5, V0_6_0, V0_6_3]
 # As the config classes of LMDeploy 0.6.3 dump a Llama with heads of 64.
 HEADS_OF_64 = """attention_config:
   attention_factor: -1.0
@@ -95,6 +95,44 @@ CONFIG = WorkspaceConfig(
 )
 
 
+# The fields of `TurbomindModelConfig` in LMDeploy 0.3.0, in their order.
+KEYS_OF_0_3 = """[llama]
+model_name = llama2
+tensor_para_size = 1
+head_num = 4
+kv_head_num = 2
+vocab_size = 4096
+num_layer = 1
+inter_size = 768
+norm_eps = 1e-05
+attn_bias = 0
+start_id = 1
+end_id = 2
+session_len = 520
+weight_type = fp16
+rotary_embedding = 64
+rope_theta = 10000.0
+size_per_head = 64
+group_size = 0
+max_batch_size = 64
+max_context_token_num = 1
+step_length = 1
+cache_max_entry_count = 0.8
+cache_block_seq_len = 64
+cache_chunk_size = -1
+num_tokens_per_iter = 0
+max_prefill_iters = 1
+extra_tokens_per_iter = 0
+use_context_fmha = 1
+quant_policy = 4
+max_position_embeddings = 512
+rope_scaling_factor = 2.0
+use_dynamic_ntk = 1
+use_logn_attn = 0
+
+"""
+
+
 def read_back(config, dialect):
     layout = dialect.layout
     written = write_config(replace(config, layout=layout), dialect)
@@ -105,13 +143,24 @@ def test_the_yaml_of_heads_of_64_is_that_of_lmdeploy_0_6_3():
     assert write_config(CONFIG, V0_6_3) == HEADS_OF_64
 
 
+def test_the_ini_of_0_3_has_its_keys_in_order_and_reads_back():
+    dynamic = write_rope(Rope(10000.0, "dynamic", {"factor": 2.0}))
+    config = replace(CONFIG, layout="ini", rope=dynamic, quant_policy=4)
+    written = write_config(config, V0_3)
+    assert written == KEYS_OF_0_3
+    back = read_config(written, "ini")
+    assert back.release == "0.3"
+    assert (back.rope.kind, back.rope.factor) == ("dynamic", 2.0)
+    assert back.cache_bits == 8
+
+
 @pytest.mark.parametrize("weight_type", ["float16", "bfloat16", "int4"])
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.release)
 def test_reading_undoes_writing(dialect, weight_type):
     group = 128 if weight_type == "int4" else 0
     plain = replace(CONFIG, rope=RopeSettings(5e5), weight_type=weight_type, group_size=group)
     back = read_back(plain, dialect)
-    unknown = {"model_arch": ""} if dialect is V0_2 else {}
+    unknown = {"model_arch": ""} if dialect in (V0_2, V0_3) else {}
     expected = replace(plain, layout=dialect.layout, release=back.release, **unknown)
     assert back == expected
     assert dialect.release.rsplit(".", 1)[0] in back.release

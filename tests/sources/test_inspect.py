@@ -4,10 +4,12 @@ from pathlib import Path
 import pytest
 from tiny_awq import quantize_folder
 from tiny_models import edit_config, save_tiny, tiny_model
+from tiny_ranges import random_ranges
 
 from mindpress.convert.convert import convert_model
 from mindpress.convert.settings import Conversion
 from mindpress.errors import InputError
+from mindpress.formats.cache_spec import CacheSpec
 from mindpress.sources.inspect import inspect_path
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "hf"
@@ -39,7 +41,7 @@ def test_codes_are_counted_as_weights_and_not_as_words():
     assert (found.format, found.dtype, found.group_size) == ("AWQ gemm", "int4", 128)
 
 
-@pytest.mark.parametrize("version", ["0.2", "0.5", "0.6"])
+@pytest.mark.parametrize("version", ["0.2", "0.3", "0.5", "0.6"])
 def test_a_workspace(version, tmp_path):
     source = GOLDEN / "mha-awq"
     convert_model(Conversion(str(source), tmp_path / "workspace", tp=2, tm_version=version))
@@ -50,6 +52,53 @@ def test_a_workspace(version, tmp_path):
     assert found.parameters == MHA_PARAMETERS
     assert found.version.startswith(version)
     assert json.loads(json.dumps(found.as_dict()))["tp"] == 2
+    assert found.cache is None
+
+
+@pytest.mark.parametrize("version", ["0.2", "0.3", "0.5", "0.6"])
+@pytest.mark.parametrize("granularity", ["tensor", "head", "channel"])
+def test_a_cache_of_codes(version, granularity, tmp_path):
+    spec = CacheSpec(8, granularity=granularity)
+    settings = Conversion(str(GOLDEN / "mha"), tmp_path / "ws", tm_version=version, cache=spec)
+    convert_model(settings, ranges=random_ranges(1))
+    found = inspect_path(tmp_path / "ws")
+    assert found.problems == ()
+    assert found.cache == spec
+    assert found.as_dict()["cache"] == {
+        "bits": 8, "symmetric": False, "granularity": granularity,
+    }  # fmt: skip
+
+
+def test_a_cache_without_a_side_file_is_what_lmdeploy_makes_of_it(tmp_path):
+    for version in ("0.3", "0.5"):
+        spec = CacheSpec(8, granularity="head")
+        settings = Conversion(
+            str(GOLDEN / "mha"), tmp_path / version, tm_version=version, cache=spec
+        )
+        convert_model(settings, ranges=random_ranges(1))
+        (tmp_path / version / "triton_models" / "mindpress-cache.safetensors").unlink()
+    assert inspect_path(tmp_path / "0.3").cache == CacheSpec(8, granularity="tensor")
+    assert inspect_path(tmp_path / "0.5").cache == CacheSpec(8)
+    weights = tmp_path / "0.3" / "triton_models" / "weights"
+    (weights / "layers.0.past_kv_scale.0.weight").unlink()
+    assert "takes a scale of 1" in inspect_path(tmp_path / "0.3").problems[0]
+
+
+def test_a_side_file_that_the_config_contradicts_is_a_problem(tmp_path):
+    settings = Conversion(str(GOLDEN / "mha"), tmp_path / "ws", cache=CacheSpec(4))
+    convert_model(settings)
+    config = tmp_path / "ws" / "triton_models" / "weights" / "config.ini"
+    for policy, asked in ((8, "an int8 one"), (0, "a 16-bit one")):
+        config.write_text(
+            config.read_text().replace("quant_policy = 4", f"quant_policy = {policy}")
+        )
+        (problem,) = inspect_path(tmp_path / "ws").problems
+        assert "of an int4 cache" in problem
+        assert asked in problem
+        config.write_text(
+            config.read_text().replace(f"quant_policy = {policy}", "quant_policy = 4")
+        )
+    assert inspect_path(tmp_path / "ws").problems == ()
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2", "internlm2", "phi3"])

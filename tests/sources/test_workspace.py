@@ -125,14 +125,20 @@ def test_damaged_zeros_are_named_when_they_are_read(workspace, weights):
         open_workspace(workspace).linears(0)
 
 
-def test_the_cache_policy_that_changed_its_meaning_is_told(workspace, weights):
+def test_a_cache_policy_is_read_and_an_unknown_one_is_told(workspace, weights):
     (file,) = weights.glob("config.*")
     if file.suffix == ".yaml":
         file.write_text(file.read_text() + "engine_config:\n  quant_policy: 4\n")
+        told = "`quant_policy = 4` means nothing to LMDeploy 0.6.0 to 0.6.2"
     else:
         edit(weights, ("quant_policy", 0), 4)
-    (problem,) = open_workspace(workspace).problems
-    assert "int8 cache to LMDeploy up to 0.3 and an int4 cache from 0.4 on" in problem
+        assert open_workspace(workspace).problems == ()
+        assert open_workspace(workspace).config.cache_bits == 4
+        edit(weights, ("quant_policy", 4), 3)
+        told = "`quant_policy = 3` means nothing to LMDeploy 0.5.3"
+    opened = open_workspace(workspace)
+    assert opened.problems == (told,)
+    assert opened.config.cache_bits is None
 
 
 def test_cache_scales_belong_to_old_workspaces_and_other_files_do_not(workspace, weights):

@@ -1,0 +1,28 @@
+"""One file of an existing folder, replaced whole: nobody ever reads half of it."""
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from mindpress.checkpoint.staging import disk_errors
+
+
+def replace_file(file: Path, data: bytes) -> None:
+    """Write `data` to a temporary name, sync it, and put it in the place of `file`.
+
+    A file that was there keeps its permissions. ResourceError when the disk is full.
+    """
+    fresh = file.with_name(f".{file.name}.new")
+    try:
+        with disk_errors(file):
+            with fresh.open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            if file.exists():
+                shutil.copymode(file, fresh)
+            fresh.replace(file)
+    finally:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
