@@ -1,30 +1,47 @@
-"""Watch what a block's linears are fed while it runs."""
+"""Watch what a block's linears are fed, and what they give, while it runs."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from mindpress.calib.statistics import InputStatistics
+from mindpress.calib.statistics import ChannelStatistics, InputStatistics
+
+Watcher = InputStatistics | ChannelStatistics
 
 
 @contextmanager
-def capture_inputs(block: nn.Module, statistics: Mapping[str, InputStatistics]) -> Iterator[None]:
+def capture_inputs(block: nn.Module, statistics: Mapping[str, Watcher]) -> Iterator[None]:
     """While inside, the input of each named linear is added to its statistics."""
 
-    def watch(into: InputStatistics) -> Any:
+    def watch(into: Watcher) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             into.add(inputs[0])
 
         return hook
 
-    hooks = [
-        block.get_submodule(name).register_forward_pre_hook(watch(into))
-        for name, into in statistics.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, into in statistics.items():
+            module = block.get_submodule(name)
+            hooks.enter_context(module.register_forward_pre_hook(watch(into)))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+
+@contextmanager
+def capture_outputs(
+    block: nn.Module, statistics: Mapping[str, ChannelStatistics]
+) -> Iterator[None]:
+    """While inside, the output of each named linear, bias included, is added to its statistics."""
+
+    def watch(into: ChannelStatistics) -> Any:
+        def hook(_: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            into.add(output)
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, into in statistics.items():
+            module = block.get_submodule(name)
+            hooks.enter_context(module.register_forward_hook(watch(into)))
+        yield

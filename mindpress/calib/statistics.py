@@ -1,8 +1,13 @@
-"""What the linears of a block are fed: running statistics of their input channels."""
+"""What the linears of a block are fed and give: running statistics of channels."""
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
+
+from mindpress.formats.finite import is_finite
+
+# The largest float16: what an infinite value becomes when the run is told to carry on.
+LARGEST = 65504.0
 
 
 class InputStatistics:
@@ -39,3 +44,80 @@ class InputStatistics:
     def finite(self) -> bool:
         """Whether every input was a number."""
         return bool(self.absmax.isfinite().all() and self.abssum.isfinite().all())
+
+
+class Extremes:
+    """The smallest and the largest value of every element of `size`, in float32.
+
+    With `clamp`, NaN counts as 0 and an infinite value as the largest float16; `clamped` says
+    that there was one. Without, they end up in `low` and `high`, and `finite` is false.
+    """
+
+    def __init__(self, size: tuple[int, ...], device: torch.device, *, clamp: bool) -> None:
+        self.low: Float32[Tensor, "..."] = torch.full(size, torch.inf, device=device)
+        self.high: Float32[Tensor, "..."] = torch.full(size, -torch.inf, device=device)
+        self.clamp, self.clamped = clamp, False
+
+    def add(self, values: Float[Tensor, "..."], over: tuple[int, ...]) -> Float32[Tensor, "..."]:
+        """Take in values, reduced over the axes `over`; the values as they were counted."""
+        x = values.detach().float()
+        if self.clamp and not is_finite(x):
+            x, self.clamped = without_overflow(x), True
+        self.low = torch.minimum(self.low, x.amin(over))
+        self.high = torch.maximum(self.high, x.amax(over))
+        return x
+
+    @property
+    def absmax(self) -> Float32[Tensor, "..."]:
+        """The largest |x|: exact, for it is one of the two extremes."""
+        return torch.maximum(self.low.abs(), self.high.abs())
+
+    @property
+    def finite(self) -> bool:
+        """Whether every value that was taken in was a number."""
+        return bool(self.low.isfinite().all() and self.high.isfinite().all())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """min, max and absmax."""
+        return {"min": self.low, "max": self.high, "absmax": self.absmax}
+
+
+class ChannelStatistics:
+    """absmax, absmean, min, max and mean of the channels of one tensor over all tokens.
+
+    A batch is summed in float32 and batches are added up in float64: a float32 sum of 10^5 and
+    more tokens would round away what each batch adds. All results are float32.
+    """
+
+    def __init__(self, channels: int, device: torch.device, *, clamp: bool = False) -> None:
+        self.tokens = 0
+        self.extremes = Extremes((channels,), device, clamp=clamp)
+        zeros = torch.zeros(channels, dtype=torch.float64, device=device)
+        self._sum: Float64[Tensor, " channels"] = zeros
+        self._abssum: Float64[Tensor, " channels"] = zeros.clone()
+
+    def add(self, values: Float[Tensor, "... channels"]) -> None:
+        """Take in a batch of values."""
+        x = self.extremes.add(values.flatten(0, -2), over=(0,))
+        self.tokens += x.shape[0]
+        self._sum += x.sum(0)
+        self._abssum += x.abs().sum(0)
+
+    @property
+    def mean(self) -> Float32[Tensor, " channels"]:
+        """Mean of x for each channel."""
+        return (self._sum / max(self.tokens, 1)).float()
+
+    @property
+    def absmean(self) -> Float32[Tensor, " channels"]:
+        """Mean of |x| for each channel."""
+        return (self._abssum / max(self.tokens, 1)).float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The five statistics by name."""
+        return {**self.extremes.tensors(), "mean": self.mean, "absmean": self.absmean}
+
+
+def without_overflow(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """NaN as 0, infinite values as the largest float16 of their sign; the rest as it is."""
+    return values.nan_to_num(nan=0.0, posinf=LARGEST, neginf=-LARGEST)

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mindpress.checkpoint.reader import Checkpoint
+from mindpress.calib.key_values import KeyValues
 from mindpress.formats.finite import check_finite
 from mindpress.formats.fusion import fuse
+from mindpress.formats.quantized import QuantizedWeight
 from mindpress.models.description import Architecture, Role
 from mindpress.models.registry import describe
 from mindpress.models.shape import ModelShape
@@ -42,17 +43,20 @@ class LiveBlock:
     module: nn.Module
     stream: "BlockStream"
 
-    def run(self, hidden: Hidden) -> Hidden:
-        """The output for a batch of inputs, in the stream's type on its device."""
+    def run(self, hidden: Hidden, key_values: KeyValues | None = None) -> Hidden:
+        """The output for a batch of inputs, in the stream's type on its device.
+
+        `key_values` is given the keys, after the rotary embedding, and the values.
+        """
         x = hidden.to(self.stream.device, self.stream.dtype)
         call = self.stream.call(self.index, x)
         with torch.no_grad():
-            out = self.module(x, *call.args, **call.kwargs)
+            out = self.module(x, *call.args, **{**call.kwargs, "past_key_values": key_values})
         return out[0] if isinstance(out, tuple) else out
 
 
 class BlockStream:
-    """The decoder blocks of a folder, one live at a time.
+    """The decoder blocks of a folder, one live at a time; of an AWQ folder, what codes stand for.
 
     Peak memory: the embedding while `embed` runs, then one block in `dtype` on `device`.
     """
@@ -93,14 +97,15 @@ class BlockStream:
             block.to("meta")
 
     def weights(self, index: int) -> Mapping[str, Tensor]:
-        """The tensors of a block under the names of the class that runs it, as stored.
+        """The tensors of a block under the names of the class that runs it.
 
-        Each is read when it is asked for, and not kept.
+        They are as stored, but float32 where they are what codes stand for. Each is read when it
+        is asked for, and not kept.
         """
         prefix, reads = self.source.architecture.layer(index), self.source.architecture
         if reads.block == self.runs.block:
             names = block_tensors(reads, self.source.shape)
-            return _Unread(self.source.checkpoint, prefix, tuple(names))
+            return _Unread(self.source, prefix, tuple(names))
         return _renamed(self.source, index, self.runs)
 
     def _state(self, index: int) -> dict[str, Tensor]:
@@ -121,11 +126,14 @@ class BlockStream:
 class _Unread(Mapping[str, Tensor]):
     """Tensors of a block that are read from the checkpoint at every look."""
 
-    def __init__(self, checkpoint: Checkpoint, prefix: str, names: tuple[str, ...]) -> None:
-        self._checkpoint, self._prefix, self._names = checkpoint, prefix, names
+    def __init__(self, source: ModelFolder, prefix: str, names: tuple[str, ...]) -> None:
+        self._source, self._prefix, self._names = source, prefix, names
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._checkpoint.tensor(f"{self._prefix}.{name}")
+        whole = f"{self._prefix}.{name}"
+        if whole in self._source.checkpoint:
+            return self._source.checkpoint.tensor(whole)
+        return _floats(self._source.linear(whole.removesuffix(".weight")).weight)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -142,9 +150,7 @@ def _renamed(source: ModelFolder, index: int, runs: Architecture) -> dict[str, T
         weights: dict[Role, Tensor] = {}
         biases: dict[Role, Tensor] = {}
         for role in linear.roles:
-            weight, bias = roles[role].weight, roles[role].bias
-            if isinstance(weight, Tensor):
-                weights[role] = weight
+            weights[role], bias = _floats(roles[role].weight), roles[role].bias
             if bias is not None:
                 biases[role] = bias
         state[f"{linear.name}.weight"] = fuse(weights, linear, source.shape)
@@ -153,6 +159,10 @@ def _renamed(source: ModelFolder, index: int, runs: Architecture) -> dict[str, T
     for field, norm in source.norms(index).items():
         state[f"{getattr(runs.block, field)}.weight"] = norm
     return state
+
+
+def _floats(weight: Tensor | QuantizedWeight) -> Tensor:
+    return weight if isinstance(weight, Tensor) else weight.dequantize(torch.float32)
 
 
 def _decoder_on_meta(source: ModelFolder) -> Any:

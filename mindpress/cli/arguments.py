@@ -6,7 +6,7 @@ from itertools import pairwise
 from mindpress.errors import ConfigError
 
 # Flags that LMDeploy's users write with a value: `--search-scale True`.
-SWITCHES = ("--search-scale", "--w-sym")
+SWITCHES = ("--search-scale", "--w-sym", "--kv-sym")
 VALUES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 TRACEBACK = "--traceback"
 

@@ -16,6 +16,7 @@ from mindpress.cli.failures import explained
 from mindpress.errors import MindpressError
 
 INTERRUPTED = 130
+RESUMED = {"auto-awq", "calibrate"}
 RESUME = "run the same command to go on where it stopped"
 
 app = typer.Typer(
@@ -75,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last net: no user sees a bare traceback
         code = _failed(error, given, trace=trace or wants_traceback())
     if code == INTERRUPTED:
-        resumes = "auto-awq" in (argument.replace("_", "-") for argument in given)
+        resumes = RESUMED & {argument.replace("_", "-") for argument in given}
         Console().error("stopped by Ctrl-C", RESUME if resumes else None)
     return code
 

@@ -1,11 +1,14 @@
-"""`mindpress lite`: quantize a model."""
+"""`mindpress lite`: quantize a model, calibrate it."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mindpress.cli.calibrate import calibrate, model_name
+from mindpress.cli.calibration_options import BatchOpt, DatasetOpt, LengthOpt, SamplesOpt
 from mindpress.cli.console import Console
+from mindpress.cli.kv_qparams import kv_qparams
 from mindpress.cli.options import (
     DeviceOpt,
     DownloadDirOpt,
@@ -28,20 +31,6 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 WorkDirOpt = Annotated[
     Path | None,
     typer.Option("--work-dir", help="Folder to write; workspaces/MODEL-awq-wBITS when not given."),
-]
-DatasetOpt = Annotated[
-    str,
-    typer.Option(
-        "--calib-dataset",
-        help="ptb, wikitext2, c4, pileval, a .txt, .jsonl or .parquet file, or a Hub id.",
-    ),
-]
-SamplesOpt = Annotated[int, typer.Option("--calib-samples", help="Calibration samples.")]
-LengthOpt = Annotated[
-    int, typer.Option("--calib-seqlen", help="Tokens per sample, at most the model's maximum.")
-]
-BatchOpt = Annotated[
-    int, typer.Option("--batch-size", help="Samples that run through a layer at once.")
 ]
 BitsOpt = Annotated[int, typer.Option("--w-bits", help="Bits per weight.")]
 GroupOpt = Annotated[
@@ -66,7 +55,7 @@ ShardOpt = Annotated[
 
 @app.callback()
 def lite() -> None:
-    """Quantize the weights of a model."""
+    """Quantize the weights of a model, or calibrate its cache."""
 
 
 @app.command("auto-awq")
@@ -120,11 +109,13 @@ def auto_awq(
         quantize(recipe, target, overwrite, console)
 
 
+app.command("calibrate")(calibrate)
+app.command("kv-qparams")(kv_qparams)
+
+
 def default_target(model: str, bits: int) -> Path:
     """Where the model goes when --work-dir is not given."""
-    folder = Path(model).expanduser()
-    name = folder.resolve().name if folder.is_dir() else folder.name
-    return Path("workspaces") / f"{name}-awq-w{bits}"
+    return Path("workspaces") / f"{model_name(model)}-awq-w{bits}"
 
 
 def plan(recipe: Recipe, target: Path, overwrite: bool, console: Console) -> None:

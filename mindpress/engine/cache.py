@@ -106,8 +106,15 @@ class FloatLayer:
         end = view.past + keys.shape[2]
         self._keys[:, :, view.past : end] = keys
         self._values[:, :, view.past : end] = values
-        every = (stored[:, :, :end].to(query.dtype) for stored in (self._keys, self._values))
-        return attend(query, *every, view, scale=scale, cap=cap)
+        every_key, every_value = self._keys[:, :, :end], self._values[:, :, :end]
+        return attend(
+            query,
+            every_key.to(query.dtype),
+            every_value.to(query.dtype),
+            view,
+            scale=scale,
+            cap=cap,
+        )
 
 
 def empty_room(

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from mindpress import __version__
 from mindpress.calib.capture import capture_inputs
-from mindpress.calib.datasets import calibration_tokens
-from mindpress.calib.hidden import hidden_states
 from mindpress.calib.journal import Journal, fingerprint
 from mindpress.calib.statistics import InputStatistics
 from mindpress.calib.stream import BlockStream, LiveBlock
-from mindpress.checkpoint.companions import copy_companions, load_tokenizer
+from mindpress.checkpoint.companions import copy_companions
 from mindpress.checkpoint.staging import (
     StagedFolder,
     check_not_inside,
@@ -27,12 +25,19 @@ from mindpress.checkpoint.staging import (
 )
 from mindpress.checkpoint.writer import ShardWriter, parse_size
 from mindpress.device import choose_device
-from mindpress.errors import InputError, NumericError
+from mindpress.errors import NumericError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
-from mindpress.formats.finite import check_finite
 from mindpress.lite.block import BlockTask
 from mindpress.lite.card import model_card
 from mindpress.lite.choose import PLAIN, Choice, HeldOut, choose
+from mindpress.lite.inputs import (
+    SPILL,
+    check_weights,
+    draw_tokens,
+    embedded,
+    hidden_bytes,
+    input_files,
+)
 from mindpress.lite.output import block_output, output_config, output_names
 from mindpress.lite.plan import QuantizationPlan, plan_quantization
 from mindpress.lite.recipe import Recipe
@@ -43,7 +48,6 @@ from mindpress.models.tensors import outer_tensors
 
 HELD_OUT_SHARE = 8
 MOST_HELD_OUT_TOKENS = 16384
-SPILL = "hidden-states.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +74,14 @@ def check_request(
     check_not_inside(target, plan.source.folder)
     for note in plan.notes:
         listener(Note(note, "warning"))
-    tokenizer = load_tokenizer(plan.source.folder, trust_remote_code=recipe.trust_remote_code)
-    wanted = recipe.calibration
-    tokens = calibration_tokens(
-        wanted.dataset, tokenizer, wanted.samples, plan.length, wanted.seed, listener
+    tokens = draw_tokens(
+        plan.source,
+        recipe.calibration,
+        plan.length,
+        listener,
+        trust_remote_code=recipe.trust_remote_code,
     )
-    if int(tokens.max()) >= plan.source.shape.vocab:
-        raise InputError(
-            f"{plan.source.folder}: the tokenizer has token {int(tokens.max())}, the model only"
-            f" {plan.source.shape.vocab}",
-            hint="copy the tokenizer files of this very model into the folder",
-        )
-    stored = plan.source.embedding_type.itemsize
-    check_space(target, plan.bytes_after + tokens.numel() * plan.source.shape.hidden * stored)
+    check_space(target, plan.bytes_after + hidden_bytes(plan.source, tokens))
     return Request(plan, device, tokens, limit)
 
 
@@ -102,7 +101,7 @@ def quantize_model(
     with StagedFolder(target, overwrite=overwrite, resumable=True) as staged:
         run = _Run(recipe, request, staged.path)
         layers = run.resume(listener)
-        _check_finite(request.plan, listener)
+        check_weights(request.plan.source, listener)
         with disk_errors(staged.path):
             run.blocks(layers, listener)
             report = run.finish(target, layers, time.monotonic() - started)
@@ -124,7 +123,7 @@ class _Run:
         self.writer = ShardWriter(folder, output_names(plan), request.max_shard_bytes)
         tokens = self.tokens.numpy().tobytes()
         self.journal = Journal(
-            folder, fingerprint(__version__, recipe, tokens, files=_inputs(plan))
+            folder, fingerprint(__version__, recipe, tokens, files=input_files(plan.source))
         )
         self.task = BlockTask(
             block=self.stream.runs.block,
@@ -138,8 +137,7 @@ class _Run:
 
     def blocks(self, layers: list[LayerReport], listener: Listener) -> None:
         """Quantize and write every block that is not in `layers` yet, and add it to them."""
-        hidden = self._hidden()
-        self.stream.embed(self.tokens, hidden)
+        hidden = embedded(self.stream, self.tokens, self.folder)
         listener(Started("quantize", len(self.stream)))
         for index in range(len(self.stream)):
             began = time.monotonic()
@@ -181,12 +179,6 @@ class _Run:
         self.writer.resume(saved["writer"])
         listener(Note(f"going on after layer {len(saved['layers'])} of an interrupted run"))
         return [LayerReport(**layer) for layer in saved["layers"]]
-
-    def _hidden(self) -> Float[Tensor, "samples tokens hidden"]:
-        samples, length = self.tokens.shape
-        stored = self.plan.source.embedding_type
-        size = (samples, length, self.plan.source.shape.hidden)
-        return hidden_states(size, stored, self.folder / SPILL)
 
     def _pass(self, block: LiveBlock, hidden: Tensor) -> None:
         for batch in hidden.split(self.recipe.calibration.batch_size):
@@ -244,26 +236,12 @@ def held_out_samples(samples: int, length: int) -> int:
     return min(wanted, max(1, MOST_HELD_OUT_TOKENS // length))
 
 
-def _check_finite(plan: QuantizationPlan, listener: Listener) -> None:
-    """Read every weight once, so that a damaged one is found before the long work."""
-    checkpoint = plan.source.checkpoint
-    listener(Started("check", len(checkpoint.tensors), "tensor"))
-    for done, name in enumerate(checkpoint.tensors, 1):
-        check_finite(checkpoint.tensor(name), f"{checkpoint.tensors[name].file}: `{name}`")
-        listener(Advanced(done, name))
-
-
 def _quantized_names(plan: QuantizationPlan, stream: BlockStream) -> frozenset[str]:
     """Linears to quantize, under the names of the class that runs the block."""
     roles = {role for p in plan.linears if not p.obstacle for role in p.linear.roles}
     return frozenset(
         linear.name for linear in stream.runs.block.linears if set(linear.roles) <= roles
     )
-
-
-def _inputs(plan: QuantizationPlan) -> list[Path]:
-    shards = {info.file for info in plan.source.checkpoint.tensors.values()}
-    return [plan.source.folder / "config.json", *shards]
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:

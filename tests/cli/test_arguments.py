@@ -13,6 +13,7 @@ ON, OFF = "--search-scale", "--no-search-scale"
     (["--search-scale", "False"], [OFF]),
     (["--search_scale=false"], [OFF]),
     (["--w-sym", "False"], ["--no-w-sym"]),
+    (["--kv_sym", "True"], ["--kv-sym"]),
     (["--search-scale", "model"], [ON, "model"]),
     (["--work_dir", "a_b"], ["--work_dir", "a_b"]),
     (["--", "--search-scale", "True"], ["--", "--search-scale", "True"]),

@@ -46,9 +46,8 @@ def plan_of(granularity, shape, bits=8):
 
 def logits(decoder, ids, steps=None):
     """Of every token; read at once, or `steps` tokens at a time."""
-    cache, found = decoder.new_cache(len(ids)), []
-    for piece in ids.split(steps or ids.shape[1], dim=1):
-        found.append(decoder.hidden(piece, cache, ids.shape[1]))
+    cache, length = decoder.new_cache(len(ids)), ids.shape[1]
+    found = [decoder.hidden(piece, cache, length) for piece in ids.split(steps or length, dim=1)]
     return decoder.logits(torch.cat(found, dim=1))
 
 

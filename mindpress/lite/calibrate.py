@@ -1,0 +1,207 @@
+"""Run the calibration text through a model, one decoder block at a time, and record ranges."""
+
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mindpress import __version__
+from mindpress.calib.journal import Journal, fingerprint
+from mindpress.calib.statistics import without_overflow
+from mindpress.calib.statistics_file import StatisticsWriter, load_statistics
+from mindpress.calib.statistics_header import StatisticsHeader
+from mindpress.calib.stream import BlockStream, LiveBlock
+from mindpress.checkpoint.staging import StagedFolder, disk_errors
+from mindpress.errors import NumericError
+from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
+from mindpress.formats.cache_scales import Ranges
+from mindpress.formats.finite import is_finite
+from mindpress.lite.calibration import CalibrationRun
+from mindpress.lite.calibration_plan import CalibrationRequest, check_calibration
+from mindpress.lite.inputs import SPILL, check_weights, embedded, input_files
+from mindpress.lite.observe import BlockStatistics
+from mindpress.memory import give_back, peak_bytes, return_large_blocks
+from mindpress.sources.fingerprint import model_fingerprint
+
+CLAMP_HINT = "add --clamp to carry on with finite values in their place"
+
+Hidden = Float[Tensor, "samples tokens hidden"]
+
+
+@dataclass(frozen=True, slots=True)
+class Widest:
+    """The layer with the widest range, and that range over all its heads and channels."""
+
+    layer: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, ranges: Ranges) -> "Widest":
+        low, high = ranges.low.flatten(1).amin(1), ranges.high.flatten(1).amax(1)
+        layer = int((high - low).argmax())
+        return cls(layer, float(low[layer]), float(high[layer]))
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """The whole run; `peak_memory_bytes` is of the whole process."""
+
+    target: Path
+    header: StatisticsHeader
+    keys: Widest
+    values: Widest
+    seconds: float
+    peak_memory_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**asdict(self), "target": str(self.target), "tokens": self.header.tokens}
+
+
+def calibrate_model(
+    run: CalibrationRun, target: Path, *, overwrite: bool = False, listener: Listener = ignore
+) -> CalibrationReport:
+    """Write the statistics of the model's activations to `target` (see calib/statistics_file.py).
+
+    Everything is checked before the first block. An interrupted run leaves a hidden folder
+    beside `target`; the same call goes on from it (with `overwrite` it starts afresh). Peak
+    memory: one block, and the hidden states of the calibration set.
+    """
+    started = time.monotonic()
+    return_large_blocks()
+    request = check_calibration(run, target, overwrite=overwrite, listener=listener)
+    with StagedFolder(target, overwrite=overwrite, resumable=True) as staged:
+        calibration = _Run(run, request, staged.path)
+        clamped = calibration.resume(listener)
+        check_weights(request.source, listener)
+        with disk_errors(staged.path):
+            calibration.blocks(clamped, listener)
+            calibration.finish(clamped)
+        saved = load_statistics(staged.path)
+        ranges = saved.ranges
+        staged.commit()
+    _tell_clamped(saved.header, listener)
+    seconds = time.monotonic() - started
+    listener(Finished(seconds))
+    return CalibrationReport(
+        target=target,
+        header=saved.header,
+        keys=Widest.of(ranges.keys),
+        values=Widest.of(ranges.values),
+        seconds=seconds,
+        peak_memory_bytes=peak_bytes(),
+    )
+
+
+class _Run:
+    """The state of one run: what is written, and the hidden states before the next block.
+
+    Of every finished layer, a list says whether values in it were clamped.
+    """
+
+    def __init__(self, run: CalibrationRun, request: CalibrationRequest, folder: Path) -> None:
+        self.run, self.source, self.tokens = run, request.source, request.tokens
+        self.folder, self.device = folder, request.device
+        on_cpu = request.device.type == "cpu"  # where products of 16 bits are slow
+        kind = torch.float32 if on_cpu else request.source.embedding_type
+        self.stream = BlockStream(request.source, request.device, kind)
+        found = model_fingerprint(request.source)
+        self.writer = StatisticsWriter(folder, replace(request.header, fingerprint=found))
+        parts = (__version__, run, request.tokens.numpy().tobytes())
+        self.journal = Journal(folder, fingerprint(*parts, files=input_files(request.source)))
+
+    def resume(self, listener: Listener) -> list[bool]:
+        """The layers that an earlier run finished; refuses one with other settings."""
+        saved = self.journal.load() or {"writer": [], "clamped": []}
+        self.writer.resume(saved["writer"])
+        if saved["clamped"]:
+            done = len(saved["clamped"])
+            listener(Note(f"going on after layer {done} of an interrupted run"))
+        return list(saved["clamped"])
+
+    def blocks(self, clamped: list[bool], listener: Listener) -> None:
+        """Run and record every block that is not in `clamped` yet, and add it."""
+        hidden = embedded(self.stream, self.tokens, self.folder)
+        listener(Started("calibrate", len(self.stream)))
+        done = len(clamped)
+        for index in range(len(self.stream)):
+            with self.stream.block(index) as block:
+                if index < done:
+                    self._pass(block, hidden, None)
+                    listener(Advanced(index + 1, "done in an earlier run"))
+                    continue
+                seen = self._watch(cache_only=self.run.cache_only)
+                changed = self._pass(block, hidden, seen)
+            give_back()
+            if seen.fault:
+                raise _fault(index, seen.fault)
+            self._save(index, seen, clamped, changed=changed)
+            listener(Advanced(index + 1, "recorded", _figures(seen)))
+
+    def finish(self, clamped: list[bool]) -> None:
+        """Close the file, and leave only what is to stay."""
+        self.writer.finish(tuple(index for index, yes in enumerate(clamped) if yes))
+        (self.folder / SPILL).unlink(missing_ok=True)
+        self.journal.remove()
+
+    def _watch(self, *, cache_only: bool) -> BlockStatistics:
+        block, shape = self.stream.runs.block, self.source.shape
+        clamp = self.run.clamp
+        return BlockStatistics(block, shape, self.device, cache_only=cache_only, clamp=clamp)
+
+    def _pass(self, block: LiveBlock, hidden: Hidden, seen: BlockStatistics | None) -> bool:
+        """Make `hidden` the block's output; whether values in it had to be replaced."""
+        key_values = seen.key_values if seen else None
+        changed = False
+        with seen.watching(block.module) if seen else nullcontext():
+            for batch in hidden.split(self.run.calibration.batch_size):
+                out = block.run(batch, key_values).to(hidden.dtype)
+                if not is_finite(out):
+                    self._check_clamp(block, batch)
+                    out, changed = without_overflow(out), True
+                batch.copy_(out)
+        return changed
+
+    def _check_clamp(self, block: LiveBlock, batch: Hidden) -> None:
+        """NumericError that names the first linear at fault, unless the run is to carry on."""
+        if self.run.clamp:
+            return
+        seen = self._watch(cache_only=False)
+        with seen.watching(block.module):
+            block.run(batch, seen.key_values)
+        raise _fault(block.index, seen.fault or "its output")
+
+    def _save(
+        self, index: int, seen: BlockStatistics, clamped: list[bool], *, changed: bool
+    ) -> None:
+        self.writer.layer(index, seen.tensors())
+        clamped.append(changed or seen.clamped)
+        self.journal.save({"writer": self.writer.state, "clamped": clamped})
+
+
+def _fault(layer: int, what: str) -> NumericError:
+    return NumericError(f"layer {layer}: {what}: NaN or infinite activations", hint=CLAMP_HINT)
+
+
+def _figures(seen: BlockStatistics) -> dict[str, float]:
+    """For the progress display."""
+    found = {"largest key": seen.key_values.keys, "largest value": seen.key_values.values}
+    return {name: float(extremes.absmax.max()) for name, extremes in found.items()}
+
+
+def _tell_clamped(header: StatisticsHeader, listener: Listener) -> None:
+    if header.clamped:
+        named = ", ".join(map(str, header.clamped))
+        listener(
+            Note(
+                f"NaN or infinite activations were replaced in {len(header.clamped)} of"
+                f" {header.layers} layers: {named}",
+                "warning",
+            )
+        )
