@@ -6,10 +6,20 @@ from pathlib import Path
 
 from mindpress.checkpoint.reader import read_json
 from mindpress.errors import InputError
+from mindpress.models.shape import MOST_LAYERS
+from mindpress.models.values import LARGEST_DIMENSION
 
 HEADER = "statistics.json"
 CHANNEL_NAMES = ("absmax", "absmean", "min", "max", "mean")
 RANGE_NAMES = ("min", "max", "absmax")
+# Larger ones are damage; tensors are expected by them before the file is looked at.
+LARGEST = {
+    "layers": MOST_LAYERS,
+    "kv_heads": 4096,
+    "head_dim": 4096,
+    "samples": LARGEST_DIMENSION,
+    "length": LARGEST_DIMENSION,
+}
 AGAIN = "make them again: mindpress lite calibrate kv MODEL"
 
 
@@ -17,14 +27,14 @@ AGAIN = "make them again: mindpress lite calibrate kv MODEL"
 class StatisticsHeader:
     """What was calibrated with what.
 
-    `model` is the folder or Hub id as it was given, `fingerprint` that of
-    `sources.fingerprint`, `length` in tokens per sample. `linears` are input and output channels
+    `model` is the folder or Hub id as it was given, `signature` that of
+    `sources.signature`, `length` in tokens per sample. `linears` are input and output channels
     of every watched linear, none after `calibrate kv`. `clamped` are the layers in which NaN or
     infinite values were replaced. `sha256` is of the tensors' file.
     """
 
     model: str
-    fingerprint: str
+    signature: str
     family: str
     layers: int
     kv_heads: int
@@ -96,16 +106,16 @@ def read_header(folder: Path) -> StatisticsHeader:
 
 def _fits(name: str, value: object) -> bool:
     """Whether a value of the JSON can be that field of the header."""
-    if name in ("layers", "kv_heads", "head_dim", "samples", "length"):
-        return _is_count(value) and value != 0
+    if name in LARGEST:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST[name]
     if name == "seed":
         return isinstance(value, int)
     if name == "clamped":
         return isinstance(value, list) and all(map(_is_count, value))
     if name == "versions":
-        return isinstance(value, dict) and "mindpress" in value
+        return isinstance(value, dict) and isinstance(value.get("mindpress"), str)
     if name == "linears":
-        return isinstance(value, dict) and all(map(_is_pair, value.values()))
+        return isinstance(value, dict) and len(value) < 100 and all(map(_is_pair, value.values()))
     return isinstance(value, str)
 
 
@@ -114,4 +124,8 @@ def _is_count(value: object) -> bool:
 
 
 def _is_pair(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(_is_count(width) and width <= LARGEST_DIMENSION for width in value)
+    )

@@ -152,10 +152,10 @@ def check_workspace(run: CalibrationRun, output: Output | None) -> Path | None:
         return None
     from mindpress.convert.cache_output import check_cache_target
     from mindpress.lite.calibration_plan import open_model
-    from mindpress.sources.fingerprint import model_fingerprint
+    from mindpress.sources.signature import cache_signature
 
     check_cache_target(output.workspace, output.spec)  # before the model is downloaded
-    found = model_fingerprint(open_model(run))
+    found = cache_signature(open_model(run))
     return check_cache_target(output.workspace, output.spec, found).folder
 
 
@@ -199,7 +199,7 @@ def execute(
     console.result({**report.as_dict(), "workspace_files": files})
     show_report(report, console)
     if workspace:
-        console.pairs({"workspace": f"{workspace}: {len(files)} files written"})
+        console.pairs({"workspace": f"{workspace} ({len(files)} written)"})
         console.text(f"\nNext: mindpress chat {quote(str(workspace))}")
     else:
         console.text(f"\nNext: mindpress lite kv-qparams {quote(str(target))} WORKSPACE")
@@ -213,7 +213,7 @@ def show_report(report: "CalibrationReport", console: Console) -> None:
         {
             "folder": report.target,
             "layers": header.layers,
-            "clamped layers": ", ".join(map(str, header.clamped)) or None,
+            "clamped": ", ".join(f"layers.{index}" for index in header.clamped) or None,
             "tokens": f"{header.tokens:,}",
             "widest keys": wide(report.keys),
             "widest values": wide(report.values),
@@ -224,5 +224,5 @@ def show_report(report: "CalibrationReport", console: Console) -> None:
 
 
 def wide(range_: "Widest") -> str:
-    """`-3.2 to 4.1 in layer 5`."""
-    return f"{number(range_.low)} to {number(range_.high)} in layer {range_.layer}"
+    """`-3.2 to 4.1 in layers.5`."""
+    return f"{number(range_.low)} to {number(range_.high)} in layers.{range_.layer}"

@@ -128,12 +128,13 @@ def read_statistics(
 ) -> tuple["CacheRanges", Mapping[str, str]]:
     """The ranges in a folder, and their origin. InputError when they are of another model."""
     from mindpress.calib.statistics_file import load_statistics
-    from mindpress.sources.fingerprint import model_fingerprint
+    from mindpress.sources.signature import cache_signature, same_cache
 
     found = load_statistics(folder)
-    if found.header.fingerprint != model_fingerprint(plan.folder):
+    if not same_cache(found.header.signature, cache_signature(plan.folder)):
         raise InputError(
-            f"{folder}: statistics of another model ({found.header.model})",
+            f"{folder}: statistics of another model ({found.header.model}), or of the same one"
+            " before its values were smoothed",
             hint=f"calibrate {plan.folder.folder}, or give --calib a dataset",
         )
     return found.ranges, found.header.origin

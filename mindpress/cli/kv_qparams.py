@@ -64,7 +64,7 @@ def kv_qparams(
 
     output = Output(workspace, CacheSpec(kv_bits, kv_sym, granularity))
     found = load_statistics(work_dir)
-    held = check_cache_target(workspace, output.spec, found.header.fingerprint)
+    held = check_cache_target(workspace, output.spec, found.header.signature)
     if num_tp is not None and num_tp != held.config.tp:
         raise ConfigError(
             f"--num-tp {num_tp}: the workspace is for {held.config.tp}",
@@ -87,7 +87,7 @@ def write_scales(
 
     header = found.header
     return write_cache_scales(
-        output.workspace, found.ranges, output.spec, header.origin, header.fingerprint, listener
+        output.workspace, found.ranges, output.spec, header.origin, header.signature, listener
     )
 
 

@@ -16,17 +16,16 @@ from mindpress.formats.turbomind_cache import MARK
 from mindpress.formats.turbomind_policy import policy_of, with_policy
 from mindpress.sources.cache_file import write_cache_file
 from mindpress.sources.fingerprint import model_fingerprint
+from mindpress.sources.signature import cache_signature, same_cache
 from mindpress.sources.workspace import FOLDER, Workspace, open_workspace
 
 CONFIG = "config.ini"
 
 
-def check_cache_target(
-    workspace: Path, spec: CacheSpec, fingerprint: str | None = None
-) -> Workspace:
+def check_cache_target(workspace: Path, spec: CacheSpec, signature: str | None = None) -> Workspace:
     """The workspace that scales of `spec` are to be written into, before any slow work.
 
-    `workspace` may also be its `triton_models/weights`. `fingerprint` is the model's that was
+    `workspace` may also be its `triton_models/weights`. `signature` is the model's that was
     calibrated. Raises InputError when there is no workspace or one of another model, ConfigError
     for a cache that its LMDeploy release has not, ResourceError when it cannot be written.
     """
@@ -38,8 +37,8 @@ def check_cache_target(
     _new_config(found, spec)
     with disk_errors(found.weights):
         tempfile.TemporaryFile(dir=found.weights).close()
-    if fingerprint is not None:
-        _check_model(found, fingerprint)
+    if signature is not None:
+        _check_model(found, signature)
     return found
 
 
@@ -48,28 +47,28 @@ def write_cache_scales(
     ranges: CacheRanges,
     spec: CacheSpec,
     origin: Mapping[str, str],
-    fingerprint: str,
+    signature: str,
     listener: Listener = ignore,
 ) -> list[Path]:
     """Write what `ranges` give into an existing workspace and set its `quant_policy`.
 
     Raises what `check_cache_target` raises, InputError for ranges of another shape, NumericError
-    for values that cannot be scaled. Each file is replaced whole, the config last: until then
-    LMDeploy does what it did before. The written files.
+    for values that cannot be scaled. Each file is replaced whole and the config last, so that a
+    cache is asked for when all its scales are there. The written files.
     """
-    found = check_cache_target(workspace, spec, fingerprint)
+    found = check_cache_target(workspace, spec, signature)
     contents = cache_contents(ranges, spec, found.config)
     config = _new_config(found, spec)
     for note in (*cache_notes(found.config.release, spec), *contents.notes):
         listener(note)
-    for file in found.weights.glob(f"*{MARK}*"):
-        if file.name not in contents.files:
-            with disk_errors(file):
-                file.unlink()
     written = write_contents(found, contents, origin)
     if config is not None:
         replace_file(found.weights / CONFIG, config)
         written.append(found.weights / CONFIG)
+    for file in found.weights.glob(f"*{MARK}*"):
+        if file.name not in contents.files:
+            with disk_errors(file):
+                file.unlink()
     return written
 
 
@@ -107,9 +106,10 @@ def _new_config(workspace: Workspace, spec: CacheSpec) -> bytes | None:
         raise InputError(f"{file}: {error}", hint=error.hint) from None
 
 
-def _check_model(workspace: Workspace, fingerprint: str) -> None:
-    if model_fingerprint(workspace) != fingerprint:
+def _check_model(workspace: Workspace, signature: str) -> None:
+    if not same_cache(cache_signature(workspace), signature):
         raise InputError(
-            f"{workspace.folder}: holds another model than the one that was calibrated",
-            hint="calibrate the model that this workspace was made from",
+            f"{workspace.folder}: holds another model than the one that was calibrated, or the same"
+            " with its values smoothed",
+            hint="calibrate the very folder this workspace was made from, in 4 bits if it is",
         )

@@ -26,9 +26,9 @@ from mindpress.lite.calibration_plan import CalibrationRequest, check_calibratio
 from mindpress.lite.inputs import SPILL, check_weights, embedded, input_files
 from mindpress.lite.observe import BlockStatistics
 from mindpress.memory import give_back, peak_bytes, return_large_blocks
-from mindpress.sources.fingerprint import model_fingerprint
+from mindpress.sources.signature import cache_signature
 
-CLAMP_HINT = "add --clamp to carry on with finite values in their place"
+CLAMP_HINT = "`mindpress lite calibrate --clamp` carries on with finite values in their place"
 
 Hidden = Float[Tensor, "samples tokens hidden"]
 
@@ -111,9 +111,10 @@ class _Run:
         on_cpu = request.device.type == "cpu"  # where products of 16 bits are slow
         kind = torch.float32 if on_cpu else request.source.embedding_type
         self.stream = BlockStream(request.source, request.device, kind)
-        found = model_fingerprint(request.source)
-        self.writer = StatisticsWriter(folder, replace(request.header, fingerprint=found))
-        parts = (__version__, run, request.tokens.numpy().tobytes())
+        found = cache_signature(request.source)
+        self.writer = StatisticsWriter(folder, replace(request.header, signature=found))
+        # A run that stopped at an overflow goes on with --clamp: nothing before it was clamped.
+        parts = (__version__, replace(run, clamp=False), request.tokens.numpy().tobytes())
         self.journal = Journal(folder, fingerprint(*parts, files=input_files(request.source)))
 
     def resume(self, listener: Listener) -> list[bool]:
@@ -186,7 +187,7 @@ class _Run:
 
 
 def _fault(layer: int, what: str) -> NumericError:
-    return NumericError(f"layer {layer}: {what}: NaN or infinite activations", hint=CLAMP_HINT)
+    return NumericError(f"layers.{layer}: {what}: NaN or infinite activations", hint=CLAMP_HINT)
 
 
 def _figures(seen: BlockStatistics) -> dict[str, float]:
@@ -197,7 +198,7 @@ def _figures(seen: BlockStatistics) -> dict[str, float]:
 
 def _tell_clamped(header: StatisticsHeader, listener: Listener) -> None:
     if header.clamped:
-        named = ", ".join(map(str, header.clamped))
+        named = ", ".join(f"layers.{index}" for index in header.clamped)
         listener(
             Note(
                 f"NaN or infinite activations were replaced in {len(header.clamped)} of"

@@ -29,7 +29,7 @@ LIBRARIES = ("torch", "transformers")
 class CalibrationRequest:
     """A run that was checked against the model, the machine and the output folder.
 
-    `header` has no fingerprint yet: that takes reading weights.
+    `header` has no signature yet: that takes reading weights.
     """
 
     source: ModelFolder
@@ -87,6 +87,7 @@ def check_calibration(
     check_target(target, overwrite=overwrite)
     device, source, wanted = choose_device(run.device), open_model(run), run.calibration
     check_not_inside(target, source.folder)
+    check_not_inside(source.folder, target)
     length = min(wanted.length, source.shape.max_length)
     if length < wanted.length:
         listener(Note(f"--calib-seqlen {wanted.length} is longer than the model's {length} tokens;"
@@ -107,7 +108,7 @@ def _header(run: CalibrationRun, source: ModelFolder, length: int) -> Statistics
         linears[linear.name] = (inputs, outputs)
     return StatisticsHeader(
         model=run.model,
-        fingerprint="",
+        signature="",
         family=architecture.hf_class,
         layers=shape.layers,
         kv_heads=shape.kv_heads,

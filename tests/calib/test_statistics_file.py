@@ -12,7 +12,7 @@ from mindpress.errors import ConfigError, InputError
 
 HEADER = StatisticsHeader(
     model="org/model",
-    fingerprint="0123456789abcdef",
+    signature="2x2x32:abcd",
     family="LlamaForCausalLM",
     layers=3,
     kv_heads=2,

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 SMALL = ("--calib-dataset", "excerpt", "--calib-samples", "2", "--calib-seqlen", "64")
@@ -48,7 +47,7 @@ def test_people_read_what_was_found_and_what_to_do_next(run, model, tmp_path):
     lows = [float(tensors[f"layers.{i}.keys.min"].min()) for i in range(3)]
     highs = [float(tensors[f"layers.{i}.keys.max"].max()) for i in range(3)]
     widest = max(range(3), key=lambda i: highs[i] - lows[i])
-    assert shown["widest keys"].endswith(f"in layer {widest}")
+    assert shown["widest keys"].endswith(f"in layers.{widest}")
     assert shown["widest keys"].strip().startswith(f"{lows[widest]:.3g}"[:4])
     assert shown["tokens"].strip() == "128"
     assert {"folder", "layers", "widest values", "time", "peak memory"} <= shown.keys()
@@ -128,7 +127,7 @@ def test_a_workspace_of_another_model_is_refused_before_calibrating(
     other = tmp_path / "model"
     shutil.copytree(model, other)
     tensors = load_file(other / "model.safetensors")
-    tensors["model.norm.weight"] += torch.tensor(1.0)
+    tensors["model.layers.1.self_attn.v_proj.weight"] *= 3
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
     ran = run("lite", "calibrate", "kv", other, "--work-dir", tmp_path / "out", *SMALL,
               "--workspace", workspace)  # fmt: skip

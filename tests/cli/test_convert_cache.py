@@ -9,8 +9,8 @@ from tiny_models import save_tiny
 
 from mindpress.calib.statistics_file import StatisticsHeader, save_statistics
 from mindpress.sources.cache_file import read_cache_file
-from mindpress.sources.fingerprint import model_fingerprint
 from mindpress.sources.folder import open_folder
+from mindpress.sources.signature import cache_signature
 
 SIZES = {
     "hidden_size": 256,
@@ -42,7 +42,7 @@ def statistics(small, tmp_path):
     }
     header = StatisticsHeader(
         model=str(small),
-        fingerprint=model_fingerprint(open_folder(small)),
+        signature=cache_signature(open_folder(small)),
         family="LlamaForCausalLM",
         layers=2,
         kv_heads=2,

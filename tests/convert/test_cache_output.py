@@ -18,6 +18,7 @@ from mindpress.formats.cache_spec import CacheSpec
 from mindpress.sources.cache_file import CACHE_FILE, read_cache_file, read_cache_scales
 from mindpress.sources.fingerprint import model_fingerprint
 from mindpress.sources.folder import open_folder
+from mindpress.sources.signature import cache_signature
 from mindpress.sources.workspace import open_workspace
 
 # Two layers with two kv heads of 128, as the golden statistics have.
@@ -40,8 +41,8 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fingerprint(model):
-    return model_fingerprint(open_folder(model))
+def signature(model):
+    return cache_signature(open_folder(model))
 
 
 @pytest.fixture
@@ -74,11 +75,11 @@ def policy(workspace: Path) -> str:
 @pytest.mark.parametrize("tp", [1, 2])
 @pytest.mark.parametrize("version", ["0.2", "0.3"])
 @pytest.mark.parametrize("granularity", ["tensor", "head", "channel", "token"])
-def test_the_files_are_those_of_lmdeploy(granularity, version, tp, convert, fingerprint):
+def test_the_files_are_those_of_lmdeploy(granularity, version, tp, convert, signature):
     workspace, ranges = convert(version, tp), golden_ranges()
     before = contents(workspace)
     spec = CacheSpec(8, granularity=granularity)
-    written = write_cache_scales(workspace, ranges, spec, ORIGIN, fingerprint)
+    written = write_cache_scales(workspace, ranges, spec, ORIGIN, signature)
     after = contents(workspace)
     assert {str(file.relative_to(workspace)) for file in written} == {
         name for name in after if after[name] != before.get(name)
@@ -113,12 +114,12 @@ def same_scales(found, expected):
         ("0.6", CHANNEL4, None),
     ],
 )
-def test_newer_releases_get_a_number_at_most(version, spec, line, convert, fingerprint):
+def test_newer_releases_get_a_number_at_most(version, spec, line, convert, signature):
     workspace, notes = convert(version), []
     stale = weights_of(workspace) / "layers.0.past_kv_scale.0.weight"
     stale.write_bytes(bytes(16))
     before = contents(workspace)
-    write_cache_scales(workspace, random_ranges(), spec, ORIGIN, fingerprint, notes.append)
+    write_cache_scales(workspace, random_ranges(), spec, ORIGIN, signature, notes.append)
     after = contents(workspace)
     assert not stale.exists()
     assert after.keys() - before.keys() == {f"triton_models/{CACHE_FILE}"}
@@ -134,24 +135,24 @@ def test_newer_releases_get_a_number_at_most(version, spec, line, convert, finge
     assert opened.config.cache_bits == (spec.bits if line else None)
     same_scales(read_cache_scales(opened), scales_of(random_ranges(), spec, 128))
     stored = read_cache_file(workspace)
-    assert (stored.origin, stored.fingerprint) == (ORIGIN, fingerprint)
+    assert (stored.origin, stored.fingerprint) == (ORIGIN, model_fingerprint(opened))
 
 
-def test_the_same_scales_again_change_no_byte(convert, fingerprint):
+def test_the_same_scales_again_change_no_byte(convert, signature):
     workspace = convert("0.3", 2)
-    write_cache_scales(workspace, random_ranges(), HEAD8, ORIGIN, fingerprint)
+    write_cache_scales(workspace, random_ranges(), HEAD8, ORIGIN, signature)
     first = contents(workspace)
-    write_cache_scales(workspace, random_ranges(), HEAD8, ORIGIN, fingerprint)
+    write_cache_scales(workspace, random_ranges(), HEAD8, ORIGIN, signature)
     assert contents(workspace) == first
-    write_cache_scales(workspace, random_ranges(), TENSOR8, ORIGIN, fingerprint)
+    write_cache_scales(workspace, random_ranges(), TENSOR8, ORIGIN, signature)
     assert contents(workspace).keys() == first.keys()
     assert read_cache_file(workspace).scales.spec == TENSOR8
 
 
 @pytest.mark.parametrize("inner", ["triton_models/weights", "triton_models", "."])
-def test_a_workspace_may_be_named_by_an_inner_folder(inner, convert, fingerprint, monkeypatch):
+def test_a_workspace_may_be_named_by_an_inner_folder(inner, convert, signature, monkeypatch):
     workspace = convert("0.2")
-    write_cache_scales(workspace / inner, random_ranges(), HEAD8, ORIGIN, fingerprint)
+    write_cache_scales(workspace / inner, random_ranges(), HEAD8, ORIGIN, signature)
     assert read_cache_file(workspace) is not None
     monkeypatch.chdir(weights_of(workspace))
     assert check_cache_target(Path(), HEAD8).folder == workspace
@@ -168,17 +169,17 @@ def test_no_workspace_and_a_cache_that_the_release_has_not(convert, tmp_path):
         assert wrong.value.hint == "convert with --tm-version 0.5"
 
 
-def test_another_model_and_other_shapes_are_refused(convert, fingerprint, tmp_path):
+def test_another_model_and_other_shapes_are_refused(convert, signature, tmp_path):
     other = save_tiny("llama", tmp_path / "other", seed=1, **SIZES)
     workspace = convert("0.2")
     before = contents(workspace)
-    check_cache_target(workspace, HEAD8, fingerprint)
-    strange = model_fingerprint(open_folder(other))
+    check_cache_target(workspace, HEAD8, signature)
+    strange = cache_signature(open_folder(other))
     with pytest.raises(InputError, match="holds another model"):
         write_cache_scales(workspace, random_ranges(), HEAD8, ORIGIN, strange)
     for shape in ((1, 2, 128), (2, 1, 128), (2, 2, 64)):
         with pytest.raises(InputError, match=r"the model has \[2, 2, 128\]"):
-            write_cache_scales(workspace, random_ranges(*shape), HEAD8, ORIGIN, fingerprint)
+            write_cache_scales(workspace, random_ranges(*shape), HEAD8, ORIGIN, signature)
     assert contents(workspace) == before
 
 
@@ -191,20 +192,20 @@ def test_another_model_and_other_shapes_are_refused(convert, fingerprint, tmp_pa
         (-1e5, 1e5, "0.3", NumericError, "layer 1: keys or values leave the float16"),
     ],
 )
-def test_values_that_cannot_be_scaled(low, high, version, error, named, convert, fingerprint):
+def test_values_that_cannot_be_scaled(low, high, version, error, named, convert, signature):
     workspace, ranges = convert(version), random_ranges()
     before = contents(workspace)
     ranges.values.low[1, 0, 5], ranges.values.high[1, 0, 5] = low, high
     with pytest.raises(error, match=named):
-        write_cache_scales(workspace, ranges, HEAD8, ORIGIN, fingerprint)
+        write_cache_scales(workspace, ranges, HEAD8, ORIGIN, signature)
     assert contents(workspace) == before
 
 
-def test_constant_values_get_a_scale_that_divides(convert, fingerprint):
+def test_constant_values_get_a_scale_that_divides(convert, signature):
     workspace, notes = convert("0.2"), []
     constant = torch.full((2, 2, 128), 0.5)
     ranges = CacheRanges(random_ranges().keys, Ranges(constant, constant))
-    write_cache_scales(workspace, ranges, TENSOR8, ORIGIN, fingerprint, notes.append)
+    write_cache_scales(workspace, ranges, TENSOR8, ORIGIN, signature, notes.append)
     assert any("2 scales are of keys or values that never change" in n.text for n in notes)
     (workspace / "triton_models" / CACHE_FILE).unlink()
     values = read_cache_scales(open_workspace(workspace)).values
@@ -223,7 +224,7 @@ def test_a_workspace_that_cannot_be_written_is_seen_at_once(convert, monkeypatch
         check_cache_target(workspace, HEAD8)
 
 
-def test_an_interrupted_run_leaves_the_policy_as_it_was(convert, fingerprint, monkeypatch):
+def test_an_interrupted_run_leaves_the_policy_as_it_was(convert, signature, monkeypatch):
     workspace = convert("0.2")
 
     def stop(*_, **__):
@@ -231,7 +232,7 @@ def test_an_interrupted_run_leaves_the_policy_as_it_was(convert, fingerprint, mo
 
     monkeypatch.setattr("mindpress.convert.cache_output.write_cache_file", stop)
     with pytest.raises(KeyboardInterrupt):
-        write_cache_scales(workspace, random_ranges(), HEAD8, ORIGIN, fingerprint)
+        write_cache_scales(workspace, random_ranges(), HEAD8, ORIGIN, signature)
     assert policy(workspace) == "quant_policy = 0"
     open_workspace(workspace)
 
@@ -246,7 +247,7 @@ def test_a_conversion_writes_what_the_two_steps_write(kind, version, tp, spec, m
         quantize_folder(folder)
     plain = Conversion(str(folder), tmp_path / "plain", tp=tp, tm_version=version)
     convert_model(plain)
-    found = model_fingerprint(open_folder(folder))
+    found = cache_signature(open_folder(folder))
     write_cache_scales(plain.target, random_ranges(), spec, ORIGIN, found)
     whole = Conversion(str(folder), tmp_path / "whole", tp=tp, tm_version=version, cache=spec)
     report = convert_model(whole, ranges=random_ranges(), origin=ORIGIN)

@@ -17,8 +17,8 @@ from mindpress.lite.calibration import CalibrationRun
 from mindpress.lite.calibration_plan import check_calibration
 from mindpress.lite.recipe import Calibration
 from mindpress.models.registry import describe
-from mindpress.sources.fingerprint import model_fingerprint
 from mindpress.sources.folder import open_folder
+from mindpress.sources.signature import cache_signature
 from tests.tiny_awq import quantize_folder
 from tests.tiny_models import FAMILIES, edit_config, save_tiny, tiny_model
 
@@ -102,7 +102,7 @@ def test_the_header_says_what_was_calibrated_with_what(llama, calibrated):
     header = calibrated.header
     assert header == load_statistics(calibrated.target).header
     assert header.model == str(llama)
-    assert header.fingerprint == model_fingerprint(open_folder(llama))
+    assert header.signature == cache_signature(open_folder(llama))
     assert (header.family, header.layers) == ("LlamaForCausalLM", 2)
     assert (header.kv_heads, header.head_dim) == (2, 32)
     assert (header.dataset, header.samples, header.length, header.seed) == ("excerpt", 5, 48, 0)
@@ -186,7 +186,7 @@ def overflowing(tmp_path):
 
 @pytest.mark.parametrize("cache_only", [False, True])
 def test_activations_that_overflow_are_named_and_refused(overflowing, tmp_path, cache_only):
-    with pytest.raises(NumericError, match=r"layer 1: the output of mlp\.down_proj") as caught:
+    with pytest.raises(NumericError, match=r"layers.1: the output of mlp\.down_proj") as caught:
         calibrate_model(run_of(overflowing, cache_only=cache_only), tmp_path / "out")
     assert "--clamp" in caught.value.hint
     assert not (tmp_path / "out").exists()
@@ -200,7 +200,7 @@ def test_what_makes_keys_overflow_is_named(tmp_path, part, named, cache_only):
     folder = save_tiny("qwen3", tmp_path / "m", dtype=torch.float32)
     weight = f"model.layers.0.self_attn.{part}.weight"
     damage(folder, **{weight: lambda t: t / t.abs().max() * 3e38})
-    with pytest.raises(NumericError, match=f"layer 0: {named}: "):
+    with pytest.raises(NumericError, match=f"layers.0: {named}: "):
         calibrate_model(run_of(folder, cache_only=cache_only), tmp_path / "out")
 
 
@@ -210,7 +210,7 @@ def test_a_clamped_run_carries_on_and_says_so(overflowing, tmp_path):
     report = calibrate_model(run, tmp_path / "out", listener=events.append)
     assert report.header.clamped == (1,)
     (told,) = [e for e in events if isinstance(e, Note) and e.level == "warning"]
-    assert "1 of 3 layers: 1" in told.text
+    assert "1 of 3 layers: layers.1" in told.text
     found = load_statistics(tmp_path / "out")
     for name, (inputs, outputs) in found.header.linears.items():
         for layer in range(3):
