@@ -12,26 +12,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Literal
 
 from mindpress.errors import ConfigError, LockedError, ResourceError
 
 LOCK = ".lock"
-# An --overwrite only ever deletes a workspace, or a folder with a report of ours in it.
-WORKSPACES = ("triton_models/weights/config.ini", "triton_models/weights/config.yaml")
-REPORTS = ("report.json", "validation.json", "statistics.json")
+Kind = Literal["model", "workspace", "statistics", "validation"]
+# An --overwrite only ever deletes what is of the kind that is written: one of these files is in it,
+# and where it is a report of ours, it says so.
+MARKS: dict[Kind, tuple[str, ...]] = {
+    "model": ("report.json",),
+    "workspace": ("triton_models/weights/config.ini", "triton_models/weights/config.yaml"),
+    "statistics": ("statistics.json",),
+    "validation": ("validation.json",),
+}
 NAMED_IN_REPORTS = '"mindpress"'
+NAMES: dict[Kind, str] = {
+    "model": "quantized models",
+    "workspace": "workspaces",
+    "statistics": "statistics",
+    "validation": "validations",
+}
 
 
 class StagedFolder:
-    """`with StagedFolder(target, overwrite=False) as staged:` write to `staged.path`, commit.
+    """`with StagedFolder(target, "model") as staged:` write to `staged.path`, commit.
 
     Without a commit the hidden folder is deleted, unless it is `resumable` and holds something:
     then it stays for the next run with the same target (which deletes it with `overwrite`).
     """
 
-    def __init__(self, target: Path, *, overwrite: bool = False, resumable: bool = False) -> None:
+    def __init__(
+        self, target: Path, kind: Kind, *, overwrite: bool = False, resumable: bool = False
+    ) -> None:
         self.target = target.resolve()
+        self._kind: Kind = kind
         self.path = self.target.parent / f".{self.target.name}.partial"
         self._overwrite, self._resumable = overwrite, resumable
         self._lock: IO[str] | None = None
@@ -39,7 +54,7 @@ class StagedFolder:
         self._made: list[Path] = []
 
     def __enter__(self) -> "StagedFolder":
-        check_target(self.target, overwrite=self._overwrite)
+        check_target(self.target, self._kind, overwrite=self._overwrite)
         with disk_errors(self.target.parent):
             self._made = [place for place in self.target.parents if not place.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
@@ -56,7 +71,7 @@ class StagedFolder:
 
     def commit(self) -> None:
         """Sync every file, then put the folder in its place."""
-        check_target(self.target, overwrite=self._overwrite)
+        check_target(self.target, self._kind, overwrite=self._overwrite)
         with disk_errors(self.target):
             for file in self.path.rglob("*"):
                 if file.is_file():
@@ -116,8 +131,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from None
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
+def check_target(target: Path, kind: Kind, *, overwrite: bool) -> None:
     """Refuse an output folder that holds something, or whose place cannot be written.
+
+    With `overwrite` it may hold an earlier output of the same kind.
 
     Leaves nothing behind: whether a place can be written is tried with a file without a name.
     """
@@ -126,7 +143,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         if not place.is_dir():
             raise ConfigError(f"{place}: is a file", hint="name a new folder")
         if target.is_dir() and any(target.iterdir()):
-            _check_occupied(target, overwrite=overwrite)
+            _check_occupied(target, kind, overwrite=overwrite)
         parent = _nearest(target.absolute().parent)
         try:
             tempfile.TemporaryFile(dir=parent).close()
@@ -160,24 +177,24 @@ def check_space(target: Path, need: int) -> None:
         )
 
 
-def _check_occupied(target: Path, *, overwrite: bool) -> None:
+def _check_occupied(target: Path, kind: Kind, *, overwrite: bool) -> None:
     if not overwrite:
         raise ConfigError(
             f"{target}: the folder is not empty",
             hint="name a new folder, or add --overwrite to replace it",
         )
-    if not _is_ours(target):
+    if not _is_ours(target, kind):
         raise ConfigError(
-            f"{target}: mindpress did not write what is in it; it is not replaced",
+            f"{target}: holds something else than mindpress's {NAMES[kind]}; it is not replaced",
             hint="name a new folder",
         )
 
 
-def _is_ours(target: Path) -> bool:
-    if any((target / name).is_file() for name in WORKSPACES):
-        return True
-    reports = [target / name for name in REPORTS if (target / name).is_file()]
-    return any(NAMED_IN_REPORTS in file.read_text(errors="replace") for file in reports)
+def _is_ours(target: Path, kind: Kind) -> bool:
+    found = [target / name for name in MARKS[kind] if (target / name).is_file()]
+    if kind == "workspace":
+        return bool(found)
+    return any(NAMED_IN_REPORTS in file.read_text(errors="replace") for file in found)
 
 
 def _remove(entry: Path) -> None:

@@ -76,7 +76,8 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last net: no user sees a bare traceback
         code = _failed(error, given, trace=trace or wants_traceback())
     if code == INTERRUPTED:
-        resumes = RESUMED & {argument.replace("_", "-") for argument in given}
+        said = {argument.replace("_", "-") for argument in given}
+        resumes = RESUMED & said and "--overwrite" not in said
         Console().error("stopped by Ctrl-C", RESUME if resumes else None)
     return code
 

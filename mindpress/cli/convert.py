@@ -1,5 +1,6 @@
 """`mindpress convert`: a model folder becomes a TurboMind workspace."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +18,7 @@ from mindpress.cli.convert_cache import (
     SamplesOpt,
     cache_request,
     calibrated,
+    calibrated_on,
     check_request,
 )
 from mindpress.cli.inspect import cache_words
@@ -153,6 +155,7 @@ def run(settings: Conversion, request: CacheRequest, console: Console) -> None:
     """Convert, and print what came out."""
     from mindpress.convert.convert import convert_model
 
+    begun = time.perf_counter()
     with Progress(console) as listener:
         ranges, origin = calibrated(request, settings, listener)
         report = convert_model(settings, listener, ranges, origin)
@@ -165,8 +168,9 @@ def run(settings: Conversion, request: CacheRequest, console: Console) -> None:
             "tp": report.tp,
             "weights": report.weight_type,
             "cache": cache_words(request.spec),
+            "calibrated on": calibrated_on(origin),
             "size": f"{size(report.bytes)} in {report.files} files",
-            "time": duration(report.seconds),
+            "time": duration(time.perf_counter() - begun),
         }
     )
     console.text(f"\nNext: mindpress chat {report.target}")

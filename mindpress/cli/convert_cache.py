@@ -12,6 +12,7 @@ from mindpress.convert.settings import Conversion
 from mindpress.errors import ConfigError, InputError
 from mindpress.events import Listener
 from mindpress.formats.cache_spec import CacheSpec, Granularity
+from mindpress.lite.calibration import CalibrationRun
 from mindpress.lite.recipe import Calibration
 
 if TYPE_CHECKING:
@@ -94,13 +95,23 @@ def cache_request(
     return CacheRequest(CacheSpec(bits, symmetric, chosen), calib, calibration)
 
 
-def check_request(request: CacheRequest, settings: Conversion) -> "ConversionPlan":
-    """Everything about the conversion and its statistics that takes no time."""
+def plan_of(request: CacheRequest, settings: Conversion) -> "ConversionPlan":
+    """The checked conversion, its calibration aside."""
     from mindpress.convert.convert import plan_conversion
 
-    plan = plan_conversion(settings, calibrated=request.calib is not None)
+    return plan_conversion(settings, calibrated=request.calib is not None)
+
+
+def check_request(request: CacheRequest, settings: Conversion) -> "ConversionPlan":
+    """Everything about the conversion and its calibration that can be checked without work."""
+    plan = plan_of(request, settings)
     if request.folder:
         read_statistics(request.folder, plan)
+    elif request.calib:
+        from mindpress.lite.calibration_plan import check_calibration
+
+        with tempfile.TemporaryDirectory() as place:
+            check_calibration(calibration_run(request, settings), Path(place) / "statistics")
     return plan
 
 
@@ -110,17 +121,28 @@ def calibrated(
     """The ranges of the model's keys and values, and how they were found; calibrates if need be."""
     if request.calib is None:
         return None, {}
-    plan = check_request(request, settings)
+    plan = plan_of(request, settings)
     if request.folder:
         return read_statistics(request.folder, plan)
     from mindpress.lite.calibrate import calibrate_model
-    from mindpress.lite.calibration import CalibrationRun
 
-    run = CalibrationRun(settings.source, request.calibration or Calibration(), cache_only=True)
+    run = calibration_run(request, settings)
     with tempfile.TemporaryDirectory(prefix=".calibration-", dir=_place(settings.target)) as place:
         folder = Path(place) / "statistics"
         calibrate_model(run, folder, listener=listener)
         return read_statistics(folder, plan)
+
+
+def calibration_run(request: CacheRequest, settings: Conversion) -> CalibrationRun:
+    """The calibration of the source's keys and values."""
+    return CalibrationRun(settings.source, request.calibration or Calibration(), cache_only=True)
+
+
+def calibrated_on(origin: Mapping[str, str]) -> str | None:
+    """`wikitext2, 128 samples of 2048 tokens`; None where nothing was calibrated."""
+    if not origin:
+        return None
+    return f"{origin['dataset']}, {origin['samples']} samples of {origin['length']} tokens"
 
 
 def read_statistics(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mindpress.cli.console import Console
-from mindpress.cli.convert_cache import KvSymOpt
+from mindpress.cli.convert_cache import KvSymOpt, calibrated_on
 from mindpress.cli.options import JsonOpt, QuietOpt
 from mindpress.cli.progress import Progress
 from mindpress.errors import ConfigError
@@ -75,7 +75,7 @@ def kv_qparams(
         files = write_scales(output, found, listener)
     console.result({"workspace": held.folder, "files": files, "spec": output.spec})
     console.heading(f"Wrote the scales of an int{kv_bits} cache to {held.folder}")
-    console.pairs({"calibrated on": calibrated_on(found), "files": len(files)})
+    console.pairs({"calibrated on": calibrated_on(found.header.origin), "files": len(files)})
     console.text(f"\nNext: mindpress chat {quote(str(held.folder))}")
 
 
@@ -89,9 +89,3 @@ def write_scales(
     return write_cache_scales(
         output.workspace, found.ranges, output.spec, header.origin, header.signature, listener
     )
-
-
-def calibrated_on(found: "CalibrationStatistics") -> str:
-    """`wikitext2, 128 samples of 2048 tokens`."""
-    header = found.header
-    return f"{header.dataset}, {header.samples} samples of {header.length} tokens"

@@ -113,7 +113,8 @@ def show(report: "ValidationReport", console: Console) -> None:
     columns = ["", "this model", *(["original"] if original else [])]
     console.table(columns, [*_quality(report), *_costs(model, original)])
     if report.caches:
-        console.heading("\nCache of keys and values")
+        beside = "the original" if original else "this model with an exact cache"
+        console.heading(f"\nCache of keys and values; KL and same top against {beside}")
         console.table([*CACHE_COLUMNS, f"tokens in {size(report.cache_memory)}"], _caches(report))
     console.text(
         f"\n{report.device}, {report.threads} threads, {duration(report.seconds)}; "

@@ -7,7 +7,7 @@ from pathlib import Path
 from mindpress.checkpoint.replacing import replace_file
 from mindpress.checkpoint.staging import disk_errors
 from mindpress.convert.cache_contents import CacheContents, cache_contents
-from mindpress.convert.cache_rules import cache_notes, check_spec
+from mindpress.convert.cache_rules import cache_notes, check_calibrated, check_spec
 from mindpress.errors import InputError
 from mindpress.events import Listener, ignore
 from mindpress.formats.cache_scales import CacheRanges
@@ -32,6 +32,7 @@ def check_cache_target(workspace: Path, spec: CacheSpec, signature: str | None =
     found = open_workspace(_root(workspace))
     config = found.config
     check_spec(config.release, spec, config.head_dim)
+    check_calibrated(config.release, spec, calibrated=True)
     if config.kv_heads % config.tp:
         raise InputError(f"{workspace}: {config.tp} ranks cannot share {config.kv_heads} kv heads")
     _new_config(found, spec)

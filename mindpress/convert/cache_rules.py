@@ -44,7 +44,7 @@ def check_calibrated(release: str, spec: CacheSpec, *, calibrated: bool) -> None
         raise ConfigError(
             f"--granularity token: LMDeploy {release} and mindpress scale every token themselves;"
             " nothing is to be calibrated",
-            hint="leave out --calib, or use --granularity tensor, head or channel",
+            hint="use --granularity tensor, head or channel, or leave out --calib",
         )
 
 

@@ -74,7 +74,7 @@ def convert_model(
     notes = (*plan.notes, *(cache.notes if cache else ()))
     for note in notes:
         listener(note)
-    with StagedFolder(plan.target, overwrite=plan.overwrite) as staged:
+    with StagedFolder(plan.target, "workspace", overwrite=plan.overwrite) as staged:
         side_bytes = _write(plan, staged.path, listener)
         extra = _write_cache(staged.path, cache, origin or {})
         staged.commit()

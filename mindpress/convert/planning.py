@@ -90,7 +90,7 @@ def plan_conversion(settings: Conversion, *, calibrated: bool = False) -> Conver
     go wrong but values in the weights.
     """
     _check_settings(settings)
-    check_target(settings.target, overwrite=settings.overwrite)
+    check_target(settings.target, "workspace", overwrite=settings.overwrite)
     folder = _open(settings)
     check_not_inside(settings.target, folder.folder)
     _check_format(folder, settings)

@@ -62,10 +62,12 @@ def run_demo(
     Writes three folders into `folder`. Raises ConfigError when one of them holds something.
     """
     began = time.monotonic()
-    targets = [folder / name for name in (QUANTIZED, WORKSPACE, VALIDATION)]
-    for target in targets:
-        check_target(target, overwrite=overwrite)
-    quantized, workspace, validation = targets
+    quantized, workspace, validation = (
+        folder / name for name in (QUANTIZED, WORKSPACE, VALIDATION)
+    )
+    check_target(quantized, "model", overwrite=overwrite)
+    check_target(workspace, "workspace", overwrite=overwrite)
+    check_target(validation, "validation", overwrite=overwrite)
     calibration = Calibration(DATASET, SAMPLES, LENGTH)
     recipe = Recipe(str(MODEL), search_scale=True, calibration=calibration)
     conversion = Conversion(str(quantized), workspace, model_name="base", overwrite=overwrite)

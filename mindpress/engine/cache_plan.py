@@ -51,8 +51,10 @@ class CachePlan:
         if self.scales is None:
             return str(self.dtype or dtype).removeprefix("torch.")
         spec = self.scales.spec
-        how = "calibrated" if self.scales.keys or self.scales.values else "scaled"
-        return f"int{spec.bits}, {how} per {spec.granularity}"
+        if self.scales.keys is None:
+            return f"int{spec.bits}, scaled per token"
+        what = "" if self.scales.values else "keys "
+        return f"int{spec.bits}, {what}calibrated per {spec.granularity}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def calibrate_model(
     started = time.monotonic()
     return_large_blocks()
     request = check_calibration(run, target, overwrite=overwrite, listener=listener)
-    with StagedFolder(target, overwrite=overwrite, resumable=True) as staged:
+    with StagedFolder(target, "statistics", overwrite=overwrite, resumable=True) as staged:
         calibration = _Run(run, request, staged.path)
         clamped = calibration.resume(listener)
         check_weights(request.source, listener)

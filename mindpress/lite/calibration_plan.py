@@ -84,7 +84,7 @@ def check_calibration(
     Raises what is wrong with the output folder, the model, the tokenizer or the calibration text,
     and ResourceError when the disk is too full.
     """
-    check_target(target, overwrite=overwrite)
+    check_target(target, "statistics", overwrite=overwrite)
     device, source, wanted = choose_device(run.device), open_model(run), run.calibration
     check_not_inside(target, source.folder)
     check_not_inside(source.folder, target)

@@ -68,7 +68,7 @@ def check_request(
     Raises what is wrong with the output folder, the model, the flags, the tokenizer or the
     calibration text, and ResourceError when the disk is too full.
     """
-    check_target(target, overwrite=overwrite)
+    check_target(target, "model", overwrite=overwrite)
     limit, device = parse_size(recipe.max_shard_size), choose_device(recipe.device)
     plan = plan_quantization(recipe)
     check_not_inside(target, plan.source.folder)
@@ -98,7 +98,7 @@ def quantize_model(
     started = time.monotonic()
     return_large_blocks()
     request = check_request(recipe, target, overwrite=overwrite, listener=listener)
-    with StagedFolder(target, overwrite=overwrite, resumable=True) as staged:
+    with StagedFolder(target, "model", overwrite=overwrite, resumable=True) as staged:
         run = _Run(recipe, request, staged.path)
         layers = run.resume(listener)
         check_weights(request.plan.source, listener)

@@ -112,7 +112,8 @@ def read_cache_scales(workspace: Workspace) -> CacheScales | None:
 def _told(metadata: Mapping[str, str] | None) -> tuple[CacheSpec, str, dict[str, str]]:
     told: dict[str, Any] = json.loads((metadata or {})[METADATA])
     spec = CacheSpec(**told["spec"])
-    if not isinstance(spec.symmetric, bool) or spec.granularity not in get_args(Granularity):
+    known = spec.granularity in get_args(Granularity)
+    if type(spec.bits) is not int or not isinstance(spec.symmetric, bool) or not known:
         raise ValueError(f"no way to keep a cache: {told['spec']}")
     origin = {str(key): str(value) for key, value in told["origin"].items()}
     return spec, str(told["fingerprint"]), origin

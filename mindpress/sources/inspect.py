@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from mindpress.checkpoint.companions import check_tokenizer_files
 from mindpress.checkpoint.reader import read_json
 from mindpress.errors import InputError, MindpressError
+from mindpress.formats.cache_scales import CacheScales
 from mindpress.formats.cache_spec import CacheSpec
 from mindpress.formats.turbomind_config import WorkspaceConfig
 from mindpress.formats.turbomind_policy import has_policy, reads_scale_files
@@ -128,6 +129,7 @@ def _workspace(path: Path) -> Inspection:
 def _cache(path: Path, config: WorkspaceConfig, problems: list[str]) -> CacheSpec | None:
     """How the cache is kept: as the side file says, else LMDeploy's files, else the config."""
     stored = _tried(problems, lambda: read_cache_file(path))
+    files = _scale_files(path, config, problems)
     if stored:
         spec = stored.scales.spec
         if has_policy(config.release) and config.cache_bits != spec.bits:
@@ -139,15 +141,20 @@ def _cache(path: Path, config: WorkspaceConfig, problems: list[str]) -> CacheSpe
         return spec
     if config.cache_bits is None:
         return None
-    if not reads_scale_files(config.release):
-        return CacheSpec(config.cache_bits)
+    return files.spec if files else CacheSpec(config.cache_bits)
+
+
+def _scale_files(path: Path, config: WorkspaceConfig, problems: list[str]) -> CacheScales | None:
+    """What LMDeploy up to 0.3 reads; their absence is a problem where the config asks for them."""
+    if config.cache_bits is None or not reads_scale_files(config.release):
+        return None
     before = len(problems)
     files = _tried(problems, lambda: read_scale_files(path / FOLDER / "weights", config))
     if files is None and len(problems) == before:
         problems.append(
             "no past_kv_scale files: LMDeploy up to 0.3 takes a scale of 1 for all keys and values"
         )
-    return files.spec if files else CacheSpec(config.cache_bits)
+    return files
 
 
 def _sizes(shape: ModelShape) -> dict[str, Any]:

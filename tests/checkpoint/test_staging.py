@@ -33,7 +33,7 @@ def names(folder: Path) -> set[str]:
 
 def test_it_appears_at_commit_and_nothing_else_stays(tmp_path):
     target = tmp_path / "new" / "deep" / "out"
-    with StagedFolder(target) as staged:
+    with StagedFolder(target, "model") as staged:
         (staged.path / "sub").mkdir()
         (staged.path / "sub" / "a.txt").write_text("a")
         assert not target.exists()
@@ -45,7 +45,7 @@ def test_it_appears_at_commit_and_nothing_else_stays(tmp_path):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, ResourceError])
 def test_nothing_is_left_behind_after_an_exception(tmp_path, error):
     def work() -> None:
-        with StagedFolder(tmp_path / "out") as staged:
+        with StagedFolder(tmp_path / "out", "model") as staged:
             (staged.path / "a.txt").write_text("a")
             raise error("stopped")
 
@@ -55,43 +55,43 @@ def test_nothing_is_left_behind_after_an_exception(tmp_path, error):
 
 
 def test_without_a_commit_nothing_appears(tmp_path):
-    with StagedFolder(tmp_path / "out") as staged:
+    with StagedFolder(tmp_path / "out", "model") as staged:
         (staged.path / "a.txt").write_text("a")
     assert names(tmp_path) == set()
 
 
 def test_a_resumable_one_stays_for_the_next_run(tmp_path):
-    with StagedFolder(tmp_path / "out", resumable=True) as staged:
+    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
         (staged.path / "a.txt").write_text("a")
-    with StagedFolder(tmp_path / "out", resumable=True) as staged:
+    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
         assert (staged.path / "a.txt").read_text() == "a"
         staged.commit()
     assert names(tmp_path) == {"out", "out/a.txt"}
 
 
 def test_a_run_that_starts_over_sees_nothing_of_a_killed_one(tmp_path):
-    with StagedFolder(tmp_path / "out", resumable=True) as staged:
+    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
         (staged.path / "sub").mkdir()
         (staged.path / "sub" / "a.txt").write_text("a")
-    with StagedFolder(tmp_path / "out", overwrite=True, resumable=True) as staged:
+    with StagedFolder(tmp_path / "out", "model", overwrite=True, resumable=True) as staged:
         assert names(staged.path) == {LOCK}
 
 
 def test_an_empty_folder_may_be_there(tmp_path):
     (tmp_path / "out").mkdir()
-    with StagedFolder(tmp_path / "out") as staged:
+    with StagedFolder(tmp_path / "out", "model") as staged:
         staged.commit()
     assert names(tmp_path) == {"out"}
 
 
 def test_a_folder_with_something_in_it_is_refused(model):
     with pytest.raises(ConfigError, match="the folder is not empty") as caught:
-        check_target(model, overwrite=False)
+        check_target(model, "model", overwrite=False)
     assert "--overwrite" in str(caught.value.hint)
 
 
 def test_overwrite_replaces_at_commit_and_not_before(model, tmp_path):
-    with StagedFolder(model, overwrite=True) as staged:
+    with StagedFolder(model, "model", overwrite=True) as staged:
         (staged.path / "config.json").write_text("new")
         assert (model / "config.json").read_text() == "old"
         staged.commit()
@@ -101,7 +101,7 @@ def test_overwrite_replaces_at_commit_and_not_before(model, tmp_path):
 
 def test_overwrite_that_fails_keeps_the_old_one(model, tmp_path):
     def work() -> None:
-        with StagedFolder(model, overwrite=True):
+        with StagedFolder(model, "model", overwrite=True):
             raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011
@@ -112,24 +112,37 @@ def test_overwrite_that_fails_keeps_the_old_one(model, tmp_path):
 
 def test_the_next_run_is_not_disturbed(tmp_path):
     """It may begin as soon as the folder is in its place."""
-    with StagedFolder(tmp_path / "out") as staged:
+    with StagedFolder(tmp_path / "out", "model") as staged:
         staged.commit()
         staged.path.mkdir()
         (staged.path / "next.txt").write_text("of the next run")
     assert (staged.path / "next.txt").exists()
 
 
+def test_overwrite_replaces_its_own_kind_only(model, tmp_path):
+    check_target(model, "model", overwrite=True)
+    with pytest.raises(ConfigError, match="something else than mindpress's statistics"):
+        check_target(model, "statistics", overwrite=True)
+    workspace = tmp_path / "ws" / "triton_models" / "weights"
+    workspace.mkdir(parents=True)
+    (workspace / "config.ini").touch()
+    check_target(tmp_path / "ws", "workspace", overwrite=True)
+    for kind in ("model", "statistics"):
+        with pytest.raises(ConfigError, match="it is not replaced"):
+            check_target(tmp_path / "ws", kind, overwrite=True)
+
+
 def test_overwrite_deletes_no_folder_that_is_not_ours(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ConfigError, match="it is not replaced"):
-        check_target(tmp_path, overwrite=True)
+        check_target(tmp_path, "model", overwrite=True)
 
 
 def test_a_folder_that_was_filled_meanwhile_is_not_replaced(tmp_path):
     target = tmp_path / "out"
 
     def work() -> None:
-        with StagedFolder(target) as staged:
+        with StagedFolder(target, "model") as staged:
             target.mkdir()
             (target / "config.json").write_text("of another run")
             staged.commit()
@@ -143,18 +156,19 @@ def test_a_folder_that_was_filled_meanwhile_is_not_replaced(tmp_path):
 def test_a_file_in_the_way(tmp_path, name):
     (tmp_path / "file").write_text("x")
     with pytest.raises((ConfigError, ResourceError), match=r"file: is a file|Not a directory"):
-        check_target(tmp_path / name, overwrite=False)
+        check_target(tmp_path / name, "model", overwrite=False)
 
 
 def test_a_name_that_is_too_long(tmp_path):
     with pytest.raises(ResourceError, match="File name too long"):
-        check_target(tmp_path / ("x" * 300), overwrite=False)
+        check_target(tmp_path / ("x" * 300), "model", overwrite=False)
 
 
 @pytest.mark.parametrize("place", ["/proc/out", "/sys/out", "/proc/1/out/deep"])
 def test_a_place_that_cannot_be_written(place):
     """Also for root, whom permissions do not stop."""
-    with pytest.raises(ResourceError, match=r"/proc|/sys") as caught, StagedFolder(Path(place)):
+    staged = StagedFolder(Path(place), "model")
+    with pytest.raises(ResourceError, match=r"/proc|/sys") as caught, staged:
         pass
     assert "another folder" in str(caught.value.hint)
 
@@ -166,7 +180,7 @@ def test_a_folder_without_permission(tmp_path):
     os.seteuid(user or 65534)  # root, whom permissions do not stop, becomes nobody
     try:
         with pytest.raises(ResourceError, match=r"[Pp]ermission"):
-            StagedFolder(place / "out").__enter__()
+            StagedFolder(place / "out", "model").__enter__()
     finally:
         os.seteuid(user)
 
@@ -174,7 +188,7 @@ def test_a_folder_without_permission(tmp_path):
 def test_a_link_to_a_folder_is_followed(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with StagedFolder(tmp_path / "link") as staged:
+    with StagedFolder(tmp_path / "link", "model") as staged:
         (staged.path / "a.txt").write_text("a")
         staged.commit()
     assert (tmp_path / "link").is_symlink()
@@ -185,7 +199,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from mindpress.checkpoint.staging import StagedFolder
-with StagedFolder(Path(sys.argv[1]), resumable=True) as staged:
+with StagedFolder(Path(sys.argv[1]), "model", resumable=True) as staged:
     (staged.path / "a.txt").write_text("a")
     print("held", flush=True)
     sys.stdin.read()
@@ -203,11 +217,11 @@ def test_a_second_process_is_kept_out(tmp_path):
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(LockedError, match=f"another run is writing {target}"):
-        StagedFolder(target, overwrite=True).__enter__()
+        StagedFolder(target, "model", overwrite=True).__enter__()
     assert (tmp_path / ".out.partial" / "a.txt").exists(), "the other run's work was touched"
     holder.kill()
     holder.communicate()
-    with StagedFolder(target, resumable=True) as staged:  # a killed run holds no lock
+    with StagedFolder(target, "model", resumable=True) as staged:  # a killed run holds no lock
         assert (staged.path / "a.txt").read_text() == "a"
 
 

@@ -274,7 +274,7 @@ def test_scales_per_token_need_no_ranges(bits, model, tmp_path):
         ("0.3", CacheSpec(4), False, "--kv-bits 4: LMDeploy 0.3.0 has no int4 cache", "0.5"),
         ("0.2", CacheSpec(8), False, "LMDeploy 0.2.6 needs calibrated scales", "--calib"),
         ("0.5", HEAD8, False, "--granularity head needs calibrated ranges", "--calib"),
-        ("0.5", CacheSpec(8), True, "--granularity token: ", "leave out --calib"),
+        ("0.5", CacheSpec(8), True, "--granularity token: ", "or leave out --calib"),
         ("0.5", None, True, "--calib: a 16-bit cache", "--kv-bits"),
     ],
 )

@@ -241,10 +241,13 @@ def test_an_existing_workspace_is_only_replaced_when_asked(tmp_path):
 
 
 def test_the_model_itself_is_never_replaced(tmp_path):
-    folder = save("llama", tmp_path / "model")
-    (folder / "report.json").write_text('{"versions": {"mindpress": "0.1.0"}}')
-    with pytest.raises(ConfigError, match="holds the model"):
+    folder = save("llama", tmp_path / "old" / "model")
+    with pytest.raises(ConfigError, match="it is not replaced"):
         convert_model(Conversion(str(folder), folder, overwrite=True))
+    (tmp_path / "old" / "triton_models" / "weights").mkdir(parents=True)
+    (tmp_path / "old" / "triton_models" / "weights" / "config.ini").touch()
+    with pytest.raises(ConfigError, match="holds the model"):
+        convert_model(Conversion(str(folder), tmp_path / "old", overwrite=True))
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):

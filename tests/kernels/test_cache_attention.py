@@ -46,6 +46,7 @@ def made(past, length, *, batch=2, heads=6, kv_heads=2, channels=10, bits=8, kin
 def test_pieces_equal_the_reference(past, length, cap, window, kind, bits, monkeypatch):
     monkeypatch.setattr(pieces, "BYTES_AT_ONCE", 1)
     monkeypatch.setattr(pieces, "FEWEST_POSITIONS", 8)
+    monkeypatch.setattr(pieces, "QUERIES_AT_ONCE", 24)
     query, keys, values = made(past, length, bits=bits, kind=kind)
     scores = Scores(0.3, past, window, cap)
     found = attend_codes(query, keys, values, scores)

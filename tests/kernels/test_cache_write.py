@@ -58,6 +58,16 @@ def test_values_beyond_float16_stay_finite():
         assert written(x, spec)[1].isfinite().all()
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_not_hidden(spec, value):
+    x = torch.randn(1, 1, 2, 4)
+    x[0, 0, 1, 2] = value
+    found = written(x, spec)[1]
+    assert found[0, 0, 0].isfinite().all()
+    assert not found[0, 0, 1].isfinite().any()
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_calibrated_scales_give_the_codes_of_lmdeploys_engine(bits):
     """u = round_half_even((x - zero) / scale + middle), saturated (its docs: kv_int8.md)."""

@@ -5,6 +5,8 @@ calculation for softmax", algorithm 3; Dao 2023, "FlashAttention-2", section 3.1
 taken out of the products: q . (s u + l) = s (q . u) + l sum(q), so that only codes become floats.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
@@ -15,6 +17,8 @@ from mindpress.kernels.cache_attention.scores import Scores
 # Codes that are floats at a time, of keys or of values; no fewer positions than pay for a product.
 BYTES_AT_ONCE = 2**22
 FEWEST_POSITIONS = 64
+# Rows of queries (of all heads and sequences) whose weights exist at a time.
+QUERIES_AT_ONCE = 8192
 
 Heads = Float[Tensor, "batch heads length channels"]
 Rows = Float32[Tensor, "batch kv_heads rows channels"]
@@ -27,8 +31,19 @@ def attend_codes(query: Heads, keys: CacheTensor, values: CacheTensor, scores: S
     """softmax(scores) v over all positions of `keys` and `values`, in float32.
 
     Each kv head serves its group of query heads. Peak memory: the codes of a piece as floats, and
-    weights of [heads, length, positions of a piece].
+    about QUERIES_AT_ONCE rows of weights for as many positions.
     """
+    past, tile = scores.past, max(1, QUERIES_AT_ONCE // (query.shape[0] * query.shape[1]))
+    mixed = []
+    for part in query.split(tile, dim=2):
+        end = past + part.shape[2]
+        here = replace(scores, past=past)
+        mixed.append(_attend(part, keys.part(0, end), values.part(0, end), here))
+        past = end
+    return torch.cat(mixed, dim=2)
+
+
+def _attend(query: Heads, keys: CacheTensor, values: CacheTensor, scores: Scores) -> Heads:
     batch, heads, length, channels = query.shape
     kv_heads, positions = keys.codes.shape[1:3]
     # The heads of a group are rows of one product, so that no key is expanded twice.

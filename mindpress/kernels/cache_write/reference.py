@@ -32,10 +32,14 @@ def _scales(x: Float32[Tensor, "..."], spec: CacheSpec) -> tuple[Tensor, Tensor]
     """Scale and low of every token and head; the caller rounds them."""
     low, high = x.aminmax(dim=-1, keepdim=True)
     if spec.symmetric:
-        scale = torch.maximum(low.abs(), high.abs()) / (spec.middle - 1)
-        return scale.clamp(max=LARGEST), low
-    low = low.clamp(-LARGEST, LARGEST)
-    return ((high - low) / spec.largest).clamp(max=LARGEST), low
+        return _in_float16(torch.maximum(low.abs(), high.abs()) / (spec.middle - 1)), low
+    low = _in_float16(low)
+    return _in_float16((high - low) / spec.largest), low
+
+
+def _in_float16(x: Float32[Tensor, "..."]) -> Float32[Tensor, "..."]:
+    """Finite numbers stay finite; NaN and infinities stay what they are, to be found later."""
+    return torch.where(x.isfinite(), x.clamp(-LARGEST, LARGEST), x)
 
 
 def _codes(x: Float32[Tensor, "..."], place: CacheTensor) -> Tensor:
