@@ -1,6 +1,7 @@
 """What every test has: nothing of the user's own settings and folders."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,3 +17,23 @@ def _apart(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
     for name in ("NO_COLOR", "FORCE_COLOR", "MINDPRESS_TRACEBACK", "PYTHONWARNINGS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """The compiled CPU kernels; compiled now where the package has none of these very sources."""
+    from mindpress.kernels.native import build, library
+
+    installed = library.FOLDER / build.NAME
+    changed = max(file.stat().st_mtime for file in build.sources())
+    if installed.exists() and installed.stat().st_mtime >= changed:
+        yield library.native()
+        return
+    if build.compiler() is None:
+        pytest.skip("no C++ compiler")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "FOLDER", tmp_path_factory.mktemp("native"))
+        build.compile_library(library.FOLDER)
+        library.native.cache_clear()
+        yield library.native()
+    library.native.cache_clear()

@@ -13,6 +13,7 @@ from mindpress.cli.options import (
     DownloadDirOpt,
     GenerationSeedOpt,
     JsonOpt,
+    KernelsOpt,
     MaxNewTokensOpt,
     PathArg,
     PenaltyOpt,
@@ -63,6 +64,7 @@ def chat(
     dtype: RunDtypeOpt = "auto",
     threads: ThreadsOpt = None,
     quant_policy: PolicyOpt = None,
+    kernels: KernelsOpt = "auto",
     revision: RevisionOpt = None,
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
@@ -84,7 +86,7 @@ def chat(
         tuple(stop or ()),
         ignore_eos,
     )
-    engine = EngineConfig(device, dtype, threads, quant_policy_of(quant_policy))
+    engine = EngineConfig(device, dtype, threads, quant_policy_of(quant_policy), kernels)
     console = Console(as_json=json, quiet=quiet)
     question = readable(prompt, "--prompt") if prompt is not None else piped()
     system = system and readable(system, "--system")

@@ -57,6 +57,15 @@ PolicyOpt = Annotated[
         help="Bits of the key/value cache: 8, 4, or 0 for floats. (the workspace's, or 0)",
     ),
 ]
+KernelsOpt = Annotated[
+    Literal["auto", "cpu", "cpu-int8", "reference"],
+    typer.Option(
+        "--kernels",
+        help="What multiplies with 4-bit weights: cpu keeps them in 4 bits; cpu-int8 also rounds "
+        "activations to 8 bits, which is faster; reference dequantizes weights when they are "
+        "loaded; auto is cpu where it can run.",
+    ),
+]
 MaxNewTokensOpt = Annotated[
     int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")
 ]

@@ -9,12 +9,13 @@ from mindpress.errors import ConfigError
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 QuantPolicy = Literal[0, 4, 8]
+KernelName = Literal["auto", "cpu", "cpu-int8", "reference"]
 POLICIES: tuple[QuantPolicy, ...] = (0, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Device, compute dtype, CPU threads and bits of the cache.
+    """Device, compute dtype, CPU threads, bits of the cache, and kernels for 4-bit weights.
 
     None leaves the threads to torch, and the cache (0: floats, 4, 8) to the model's workspace.
     `auto` takes CUDA where there is one. On CUDA the dtype is then the checkpoint's; on the CPU it
@@ -25,6 +26,7 @@ class EngineConfig:
     dtype: Dtype = "auto"
     threads: int | None = None
     quant_policy: QuantPolicy | None = None
+    kernels: KernelName = "auto"
 
     def __post_init__(self) -> None:
         if self.threads is not None:

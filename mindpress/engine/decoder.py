@@ -69,15 +69,15 @@ class Decoder:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights in memory."""
-        linears = [
-            linear
+        held = [
+            linear.nbytes
             for layer in self._layers
             for linear in (layer.query_key_value, layer.attention_output, layer.gate_up, layer.down)
         ]
-        tensors = [linear.weight for linear in linears] + [self._outer.embedding]
+        held.append(self._outer.embedding.nbytes)
         if self._outer.head is not self._outer.embedding:
-            tensors.append(self._outer.head)
-        return sum(tensor.nbytes for tensor in tensors)
+            held.append(self._outer.head.nbytes)
+        return sum(held)
 
     def new_cache(self, batch: int = 1) -> Cache:
         """An empty cache for `batch` sequences of equal length."""

@@ -1,8 +1,7 @@
 """The linears a decoder multiplies with: the one place that knows whether they are quantized.
 
-Quantized weights are dequantized once, when they are loaded, so a 4-bit folder takes as much
-memory here as the 16-bit one; kernels that multiply with the codes themselves will replace
-`Linear.__call__` and `_fill` and nothing else.
+4-bit weights stay in 4 bits where a kernel multiplies with their codes; others are dequantized
+once, when they are loaded.
 """
 
 from collections.abc import Sequence
@@ -14,45 +13,100 @@ from torch import Tensor
 from torch.nn import functional
 
 from mindpress.formats.finite import check_finite
-from mindpress.formats.quantized import QuantizedWeight
+from mindpress.formats.quantized import QuantizedWeight, stack_rows
+from mindpress.kernels.choice import Kernels
+from mindpress.kernels.matmul_w4a16 import PackedWeight, matmul, pack_weight
 from mindpress.sources.source import LinearWeight
 
 NOT_FINITE = "download the model again, or try --dtype bfloat16 if they are too large"
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
+class FloatLinear:
     """x W^T + b."""
 
     weight: Float[Tensor, "outputs inputs"]
     bias: Float[Tensor, " outputs"] | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight."""
+        return self.weight.nbytes
+
     def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
         return functional.linear(x, self.weight, self.bias)
 
 
-def stack(
-    parts: Sequence[LinearWeight], *, dtype: torch.dtype, device: torch.device, name: str
-) -> Linear:
+@dataclass(frozen=True, slots=True)
+class PackedLinear:
+    """x W^T + b with a weight of 4 bits; `exact` as if it were dequantized to float32."""
+
+    weight: PackedWeight
+    bias: Float[Tensor, " outputs"] | None = None
+    exact: bool = True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes and their scales."""
+        return self.weight.nbytes
+
+    def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
+        product = matmul(x, self.weight, exact=self.exact)
+        return product if self.bias is None else product.add_(self.bias)
+
+
+Linear = FloatLinear | PackedLinear
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where weights go, in which type they compute, and which kernels multiply with codes."""
+
+    device: torch.device
+    dtype: torch.dtype
+    kernels: Kernels
+
+
+def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> Linear:
     """One linear whose output rows are those of `parts`, one after the other.
 
     Linears that read the same input become one matrix product. Raises NumericError when a weight
-    is not finite in `dtype`; `name` says where. Peak memory: the result and one part.
+    is not finite in the type it is computed in; `name` says where. Peak memory: the result, and
+    one part; of packed codes, the result and all parts with a byte for each weight.
     """
-    sizes = [_rows(part) for part in parts]
-    columns = _columns(parts[0])
-    weight = torch.empty(sum(sizes), columns, dtype=dtype, device=device)
+    bias = _bias(parts, place, name)
+    codes = [part.weight for part in parts if isinstance(part.weight, QuantizedWeight)]
+    if len(codes) == len(parts) and _packs(codes, place.kernels):
+        stacked = stack_rows(codes)
+        check_finite(stacked.scales, f"{name} scales", NOT_FINITE)
+        return PackedLinear(pack_weight(stacked), bias, place.kernels.exact)
+    sizes = [_dense_shape(part)[0] for part in parts]
+    columns = _dense_shape(parts[0])[1]
+    weight = torch.empty(sum(sizes), columns, dtype=place.dtype, device=place.device)
     for part, rows in zip(parts, weight.split(sizes), strict=True):
         _fill(rows, part)
-    bias = None
-    if any(part.bias is not None for part in parts):
-        bias = torch.zeros(sum(sizes), dtype=dtype, device=device)
-        for part, rows in zip(parts, bias.split(sizes), strict=True):
-            if part.bias is not None:
-                rows.copy_(part.bias)
-        check_finite(bias, f"{name} biases in {dtype}", NOT_FINITE)
-    check_finite(weight, f"{name} weights in {dtype}", NOT_FINITE)
-    return Linear(weight, bias)
+    check_finite(weight, f"{name} weights in {place.dtype}", NOT_FINITE)
+    return FloatLinear(weight, bias)
+
+
+def _packs(codes: Sequence[QuantizedWeight], kernels: Kernels) -> bool:
+    outputs, inputs = sum(len(part.codes) for part in codes), codes[0].codes.shape[1]
+    return kernels.packs(codes[0].spec, outputs, inputs)
+
+
+def _bias(
+    parts: Sequence[LinearWeight], place: Placement, name: str
+) -> Float[Tensor, " outputs"] | None:
+    """The biases of all parts, zeros where one has none; None when none has."""
+    if all(part.bias is None for part in parts):
+        return None
+    sizes = [_dense_shape(part)[0] for part in parts]
+    bias = torch.zeros(sum(sizes), dtype=place.dtype, device=place.device)
+    for part, rows in zip(parts, bias.split(sizes), strict=True):
+        if part.bias is not None:
+            rows.copy_(part.bias)
+    check_finite(bias, f"{name} biases in {place.dtype}", NOT_FINITE)
+    return bias
 
 
 def _fill(rows: Float[Tensor, "rows inputs"], part: LinearWeight) -> None:
@@ -60,14 +114,6 @@ def _fill(rows: Float[Tensor, "rows inputs"], part: LinearWeight) -> None:
         rows.copy_(part.weight.dequantize(torch.float32))
     else:
         rows.copy_(part.weight)
-
-
-def _rows(part: LinearWeight) -> int:
-    return _dense_shape(part)[0]
-
-
-def _columns(part: LinearWeight) -> int:
-    return _dense_shape(part)[1]
 
 
 def _dense_shape(part: LinearWeight) -> torch.Size:

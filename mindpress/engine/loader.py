@@ -12,18 +12,21 @@ from mindpress.device import choose_device
 from mindpress.engine.cache_plan import CachePlan, plan_cache
 from mindpress.engine.config import EngineConfig
 from mindpress.engine.decoder import Activation, Decoder, Layer, Outer
-from mindpress.engine.linear import NOT_FINITE, Linear, stack
+from mindpress.engine.linear import NOT_FINITE, Linear, Placement, stack
 from mindpress.engine.memory import device_errors
 from mindpress.engine.rotary import Rotary
 from mindpress.errors import ConfigError, InputError, ResourceError
 from mindpress.events import Advanced, Finished, Listener, Started, ignore
 from mindpress.formats.finite import check_finite
+from mindpress.kernels.choice import choose_kernels
 from mindpress.memory import available_bytes
 from mindpress.models.description import Role
 from mindpress.models.shape import ModelShape
 from mindpress.models.tensors import all_tensors
 from mindpress.sources.source import ModelSource
 
+# Groups of more inputs are kept as several of this many.
+LARGEST_GROUP = 128
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 ACTIVATIONS: dict[str, Activation] = {
     "silu": functional.silu,
@@ -51,12 +54,13 @@ def load_decoder(source: ModelSource, config: EngineConfig, listener: Listener =
             hint=f"known: {known}",
         )
     rotary = Rotary(source.shape, device, dtype)
-    check_memory(source, dtype, device)
+    place = Placement(device, dtype, choose_kernels(config.kernels, device, dtype))
+    check_memory(source, place)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with device_errors():
         plan = plan_cache(source, config.quant_policy, listener)
-        return _Loading(source, device, dtype).decoder(rotary, activation, plan, listener)
+        return _Loading(source, place).decoder(rotary, activation, plan, listener)
 
 
 def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype:
@@ -68,10 +72,13 @@ def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def check_memory(source: ModelSource, dtype: torch.dtype, device: torch.device) -> None:
+def check_memory(source: ModelSource, place: Placement) -> None:
     """Refuse a model whose weights do not fit into the memory that is free now."""
+    device, dtype = place.device, place.dtype
     tensors = all_tensors(source.architecture, source.shape).values()
-    need = sum(torch.Size(size).numel() for size in tensors) * dtype.itemsize
+    need = sum(torch.Size(size).numel() for size in tensors) * dtype.itemsize - _saved(
+        source, place
+    )
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
     if need > free:
         raise ResourceError(
@@ -81,11 +88,26 @@ def check_memory(source: ModelSource, dtype: torch.dtype, device: torch.device) 
         )
 
 
+def _saved(source: ModelSource, place: Placement) -> int:
+    """Bytes that weights kept in 4 bits take less than in the type they compute in."""
+    spec, shape = source.spec, source.shape
+    if spec is None:
+        return 0
+    saved = 0.0
+    for role, outputs in shape.rows.items():
+        inputs = shape.columns[role]
+        if place.kernels.packs(spec, outputs, inputs):
+            packed = 0.5 + 5 / min(spec.group_of(inputs), LARGEST_GROUP)
+            saved += outputs * inputs * (place.dtype.itemsize - packed)
+    return int(saved) * shape.layers
+
+
 class _Loading:
     """Reads the parts of one source into one dtype on one device."""
 
-    def __init__(self, source: ModelSource, device: torch.device, dtype: torch.dtype) -> None:
-        self._source, self._device, self._dtype = source, device, dtype
+    def __init__(self, source: ModelSource, place: Placement) -> None:
+        self._source, self._place = source, place
+        self._device, self._dtype = place.device, place.dtype
 
     def decoder(
         self, rotary: Rotary, activation: Activation, plan: CachePlan, listener: Listener
@@ -107,7 +129,7 @@ class _Loading:
         def stacked(*roles: Role) -> Linear:
             name = f"layer {index}: {', '.join(roles)}"
             parts = [linears[role] for role in roles]
-            return stack(parts, dtype=self._dtype, device=self._device, name=name)
+            return stack(parts, self._place, name)
 
         norm = {
             name: self._norm(weight, f"layer {index}: {name}") for name, weight in norms.items()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindpress.engine.config import Device, Dtype, EngineConfig, QuantPolicy
+from mindpress.engine.config import Device, Dtype, EngineConfig, KernelName, QuantPolicy
 from mindpress.errors import ConfigError
 
 
@@ -28,6 +28,7 @@ class Validation:
     dtype: Dtype = "auto"
     threads: int | None = None
     quant_policy: QuantPolicy | None = None
+    kernels: KernelName = "auto"
     caches: bool = True
     cache_memory: int = 2**30
     output: Path = Path("validation")
@@ -46,4 +47,4 @@ class Validation:
     @property
     def engine(self) -> EngineConfig:
         """How the model of `path` runs."""
-        return EngineConfig(self.device, self.dtype, self.threads, self.quant_policy)
+        return EngineConfig(self.device, self.dtype, self.threads, self.quant_policy, self.kernels)

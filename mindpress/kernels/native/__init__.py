@@ -1,0 +1,1 @@
+"""C++ of the CPU kernels, compiled when the package is built, and how it is loaded."""

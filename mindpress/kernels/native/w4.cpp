@@ -1,0 +1,186 @@
+// Products with weights of 4-bit codes, as plain C functions: no Python and no torch in here, so
+// that one library serves every version of both.
+
+#include <algorithm>
+#include <memory>
+#include <new>
+
+#include "pool.hpp"
+#include "w4_portable.hpp"
+#include "w4_weight.hpp"
+#if defined(__x86_64__)
+#include "w4_avx2.hpp"
+#include "w4_avx512.hpp"
+#endif
+
+namespace mindpress {
+namespace {
+
+enum Status { kDone = 0, kBadShape = 1, kNotSupported = 2, kNoMemory = 3 };
+enum InstructionSet { kBest = 0, kPortable = 1, kAvx2 = 2, kAvx512 = 3 };
+
+constexpr int64_t kBytesOfRows = 512 * 1024;   // of x at a time: stays in the second-level cache
+constexpr int64_t kProductsPerItem = 1 << 18;  // less is not worth handing to another thread
+
+struct Kernels {
+  int rows;  // of the widest tile
+  void (*prepare)(const W4Weight&, const float*, int64_t, const Rows&);
+  void (*multiply)(const W4Weight&, int64_t, const Rows&, float*);
+  void (*dequantize)(const W4Weight&, int64_t, float*, int64_t);
+};
+
+constexpr Kernels kPortableKernels = {portable::kRows, portable::prepare, portable::multiply,
+                                      portable::dequantize};
+#if defined(__x86_64__)
+constexpr Kernels kAvx2Kernels = {avx2::kRows, avx2::prepare, avx2::multiply, avx2::dequantize};
+constexpr Kernels kAvx512Kernels = {avx512::kRows, avx512::prepare, avx512::multiply,
+                                    avx512::dequantize};
+#endif
+
+bool supported(int set) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (set == kAvx2) return has_avx2;
+  if (set == kAvx512) {
+    return has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+  }
+#endif
+  return set == kPortable;
+}
+
+int resolve(int set) {
+  if (set != kBest) return set;
+  if (supported(kAvx512)) return kAvx512;
+  return supported(kAvx2) ? kAvx2 : kPortable;
+}
+
+const Kernels& kernels_of([[maybe_unused]] int set) {
+#if defined(__x86_64__)
+  if (set == kAvx2) return kAvx2Kernels;
+  if (set == kAvx512) return kAvx512Kernels;
+#endif
+  return kPortableKernels;
+}
+
+bool well_formed(const W4Weight& weight) {
+  const bool known = weight.group == 32 || weight.group == 64 || weight.group == 128;
+  return known && weight.outputs > 0 && weight.outputs % 8 == 0 && weight.inputs > 0 &&
+         weight.inputs % weight.group == 0;
+}
+
+// Room for prepared rows of x.
+class Scratch {
+ public:
+  Scratch(const W4Weight& weight, int64_t rows, bool exact) {
+    if (exact) {
+      values_.reset(new float[rows * weight.inputs]);
+    } else {
+      codes_.reset(new int8_t[rows * weight.inputs]);
+      figures_.reset(new float[2 * rows * (weight.inputs / weight.group)]);
+    }
+  }
+
+  Rows rows(int64_t count) const { return {count, codes_.get(), figures_.get(), values_.get()}; }
+
+ private:
+  std::unique_ptr<int8_t[]> codes_;
+  std::unique_ptr<float[]> figures_, values_;
+};
+
+// Rows of x that are prepared at a time: whole tiles.
+int64_t rows_at_once(const W4Weight& weight, int64_t rows, bool exact, int widest) {
+  const int64_t bytes = weight.inputs * (exact ? sizeof(float) : 1);
+  const int64_t tiles = std::max<int64_t>(1, kBytesOfRows / bytes / widest);
+  return std::min(rows, tiles * widest);
+}
+
+void prepare_all(const Kernels& kernels, const W4Weight& weight, const float* x, const Rows& rows,
+                 int threads) {
+  // Remaining narrower tiles begin where no multiple of the widest one does: one item takes them.
+  const int64_t items = (rows.count + kernels.rows - 1) / kernels.rows;
+  Pool::instance().run(items > 4 ? threads : 1, items, [&](int64_t item) {
+    int64_t m = item * kernels.rows;
+    const int64_t end = std::min(rows.count, m + kernels.rows);
+    while (m < end) {
+      kernels.prepare(weight, x, m, rows);
+      m += tile_rows(end - m, kernels.rows);
+    }
+  });
+}
+
+void multiply_all(const Kernels& kernels, const W4Weight& weight, const Rows& rows, float* y,
+                  int threads) {
+  const int64_t blocks = blocks_of(weight);
+  const int64_t products = kBlock * weight.inputs * rows.count;
+  const int64_t per_item = std::max<int64_t>(1, kProductsPerItem / products);
+  Pool::instance().run(threads, (blocks + per_item - 1) / per_item, [&](int64_t item) {
+    const int64_t end = std::min(blocks, (item + 1) * per_item);
+    for (int64_t block = item * per_item; block < end; ++block) {
+      kernels.multiply(weight, block, rows, y);
+    }
+  });
+}
+
+void matmul(const Kernels& kernels, const W4Weight& weight, const float* x, int64_t rows, float* y,
+            bool exact, int threads) {
+  const int64_t most = rows_at_once(weight, rows, exact, kernels.rows);
+  const Scratch scratch(weight, most, exact);
+  for (int64_t begin = 0; begin < rows; begin += most) {
+    const Rows prepared = scratch.rows(std::min(most, rows - begin));
+    prepare_all(kernels, weight, x + begin * weight.inputs, prepared, threads);
+    multiply_all(kernels, weight, prepared, y + begin * weight.outputs, threads);
+  }
+}
+
+}  // namespace
+}  // namespace mindpress
+
+#define EXPORT __attribute__((visibility("default")))
+
+extern "C" {
+
+// Changes with every change of the functions and structures here; library.py expects one value.
+EXPORT int mindpress_abi() { return 1; }
+
+// The instruction set that `set` stands for on this processor (0: the best one), or -1.
+EXPORT int w4_instruction_set(int set) {
+  const int chosen = mindpress::resolve(set);
+  return mindpress::supported(chosen) ? chosen : -1;
+}
+
+// y [rows][outputs] = x [rows][inputs] times the weight, transposed. exact: x stays float32; else
+// it becomes int8 codes with one scale per row and group. 0, or why it was not done.
+EXPORT int w4_matmul(const W4Weight* weight, const float* x, int64_t rows, float* y, int exact,
+                     int set, int threads) try {
+  if (!mindpress::well_formed(*weight) || rows < 0) return mindpress::kBadShape;
+  const int chosen = w4_instruction_set(set);
+  if (chosen < 0) return mindpress::kNotSupported;
+  if (rows > 0) {
+    mindpress::matmul(mindpress::kernels_of(chosen), *weight, x, rows, y, exact != 0, threads);
+  }
+  return mindpress::kDone;
+} catch (const std::bad_alloc&) {
+  return mindpress::kNoMemory;
+}
+
+// panel [inputs][16 blocks] = the float32 weights of the outputs of `blocks` blocks from `first`.
+EXPORT int w4_dequantize(const W4Weight* weight, int64_t first, int64_t blocks, float* panel,
+                         int set, int threads) try {
+  const bool inside = first >= 0 && blocks >= 0 && first + blocks <= mindpress::blocks_of(*weight);
+  if (!mindpress::well_formed(*weight) || !inside) return mindpress::kBadShape;
+  const int chosen = w4_instruction_set(set);
+  if (chosen < 0) return mindpress::kNotSupported;
+  const mindpress::Kernels& kernels = mindpress::kernels_of(chosen);
+  const int64_t stride = blocks * mindpress::kBlock;
+  mindpress::Pool::instance().run(threads, blocks, [&](int64_t block) {
+    kernels.dequantize(*weight, first + block, panel + block * mindpress::kBlock, stride);
+  });
+  return mindpress::kDone;
+} catch (const std::bad_alloc&) {
+  return mindpress::kNoMemory;
+}
+
+}  // extern "C"

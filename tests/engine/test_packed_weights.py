@@ -1,0 +1,77 @@
+"""A decoder whose weights stay in 4 bits."""
+
+import pytest
+import torch
+from tiny_awq import quantize_folder
+from tiny_models import save_tiny
+
+from mindpress.engine.config import EngineConfig
+from mindpress.engine.linear import FloatLinear, PackedLinear
+from mindpress.engine.loader import load_decoder
+from mindpress.errors import ConfigError, ResourceError
+from mindpress.formats.quantized import QuantSpec
+from mindpress.kernels import choice
+from mindpress.kernels.choice import choose_kernels
+from mindpress.kernels.native.library import Native
+from mindpress.sources.folder import open_folder
+
+IDS = torch.randint(0, 4096, (2, 30), generator=torch.Generator().manual_seed(1))
+SIZES = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64, "num_attention_heads": 4}
+pytestmark = pytest.mark.usefixtures("native")
+
+
+def logits(folder, **changes):
+    decoder = load_decoder(open_folder(folder), EngineConfig("cpu", **changes))
+    return decoder.logits(decoder.hidden(IDS)), decoder
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2", "phi3", "gemma2"])
+def folder(request, tmp_path_factory):
+    """With and without biases, with fused linears and norms of their own."""
+    place = tmp_path_factory.mktemp(request.param)
+    return quantize_folder(save_tiny(request.param, place, tokenizer=False, **SIZES))
+
+
+def test_codes_give_the_logits_of_dequantized_weights(folder):
+    expected, whole = logits(folder, kernels="reference")
+    found, packed = logits(folder)
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert isinstance(whole._layers[0].gate_up, FloatLinear)
+    assert isinstance(packed._layers[0].gate_up, PackedLinear)
+    outer = packed._outer.embedding.nbytes * (1 if packed.shape.tied else 2)
+    assert packed.nbytes - outer < 0.15 * (whole.nbytes - outer)
+
+
+def test_int8_activations_are_near(folder):
+    expected, found = logits(folder)[0], logits(folder, kernels="cpu-int8")[0]
+    off = (found - expected).norm() / expected.norm()
+    assert 1e-3 < off < 0.3  # random codes make more of it than a trained model
+
+
+def test_what_the_kernel_cannot_multiply_is_dequantized(tmp_path):
+    spec = QuantSpec(group_size=16)
+    folder = quantize_folder(save_tiny("llama", tmp_path, tokenizer=False, **SIZES), spec)
+    found, decoder = logits(folder)
+    assert isinstance(decoder._layers[0].gate_up, FloatLinear)
+    torch.testing.assert_close(found, logits(folder, kernels="reference")[0])
+
+
+def test_a_model_that_fits_in_4_bits_only_is_not_refused(tmp_path, monkeypatch):
+    folder = quantize_folder(save_tiny("llama", tmp_path, tokenizer=False, **SIZES))
+    _, decoder = logits(folder)
+    monkeypatch.setattr("mindpress.engine.loader.available_bytes", lambda: decoder.nbytes + 2**17)
+    load_decoder(open_folder(folder), EngineConfig("cpu"))
+    with pytest.raises(ResourceError, match="of memory are free"):
+        load_decoder(open_folder(folder), EngineConfig("cpu", kernels="reference"))
+
+
+def test_kernels_that_cannot_run_are_refused_and_never_replaced(monkeypatch):
+    cpu = torch.device("cpu")
+    with pytest.raises(ConfigError, match="--kernels cpu: they compute in float32, not in bfloat"):
+        choose_kernels("cpu", cpu, torch.bfloat16)
+    assert choose_kernels("auto", cpu, torch.bfloat16).name == "reference"
+    assert choose_kernels("reference", cpu, torch.float32).name == "reference"
+    monkeypatch.setattr(choice, "native", lambda: Native(None, "it was not compiled"))
+    with pytest.raises(ConfigError, match="--kernels cpu: it was not compiled"):
+        choose_kernels("cpu", cpu, torch.float32)
+    assert choose_kernels("auto", cpu, torch.float32).reason == "it was not compiled"
