@@ -153,6 +153,7 @@ def _stats(chat: Chat, _: str) -> None:
             "prompt": f"{stats.prompt_tokens} tokens, {stats.reused_tokens} read before",
             "answer": described(stats),
             "messages": str(len(chat.session.messages)),
+            "linears": chat.session.weights,
             "cache": chat.session.cache,
         }
     )

@@ -164,6 +164,7 @@ def _costs(model: "ModelFigures", original: "ModelFigures | None") -> list[list[
         "writing, tokens/s": lambda m: number(m.decode),
         "peak memory": lambda m: size(m.peak_memory),
         "computed in": lambda m: m.dtype,
+        "linears in memory": lambda m: m.weights,
         "cache": lambda m: m.cache,
         "cache per token": lambda m: size(m.cache_bytes_per_token),
     }

@@ -59,6 +59,11 @@ class ChatSession:
         return self._answer(question, stream, len(prompt))
 
     @property
+    def weights(self) -> str:
+        """How the linears are kept and multiplied, for people."""
+        return self._decoder.weights
+
+    @property
     def cache(self) -> str:
         """How keys and values are kept, for people."""
         decoder = self._decoder

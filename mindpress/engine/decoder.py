@@ -1,6 +1,6 @@
 """One decoder for every family: what differs between them is in the description and the shape."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 
@@ -69,15 +69,21 @@ class Decoder:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights in memory."""
-        held = [
-            linear.nbytes
-            for layer in self._layers
-            for linear in (layer.query_key_value, layer.attention_output, layer.gate_up, layer.down)
-        ]
+        held = [linear.nbytes for linear in self._linears()]
         held.append(self._outer.embedding.nbytes)
         if self._outer.head is not self._outer.embedding:
             held.append(self._outer.head.nbytes)
         return sum(held)
+
+    @property
+    def weights(self) -> str:
+        """How the linears are kept and multiplied, for people: `4 bits, exact`, `float32`."""
+        dense = str(self.dtype).removeprefix("torch.")
+        return ", ".join(sorted({linear.describe() or dense for linear in self._linears()}))
+
+    def _linears(self) -> Iterator[Linear]:
+        for layer in self._layers:
+            yield from (layer.query_key_value, layer.attention_output, layer.gate_up, layer.down)
 
     def new_cache(self, batch: int = 1) -> Cache:
         """An empty cache for `batch` sequences of equal length."""

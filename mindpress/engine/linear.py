@@ -33,6 +33,10 @@ class FloatLinear:
         """Bytes of the weight."""
         return self.weight.nbytes
 
+    def describe(self) -> str:
+        """Nothing to say beside the type."""
+        return ""
+
     def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
         return functional.linear(x, self.weight, self.bias)
 
@@ -49,6 +53,10 @@ class PackedLinear:
     def nbytes(self) -> int:
         """Bytes of the codes and their scales."""
         return self.weight.nbytes
+
+    def describe(self) -> str:
+        """For people."""
+        return "4 bits, exact" if self.exact else "4 bits, int8 activations"
 
     def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
         product = matmul(x, self.weight, exact=self.exact)

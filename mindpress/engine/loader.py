@@ -16,7 +16,7 @@ from mindpress.engine.linear import NOT_FINITE, Linear, Placement, stack
 from mindpress.engine.memory import device_errors
 from mindpress.engine.rotary import Rotary
 from mindpress.errors import ConfigError, InputError, ResourceError
-from mindpress.events import Advanced, Finished, Listener, Started, ignore
+from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.formats.finite import check_finite
 from mindpress.kernels.choice import choose_kernels
 from mindpress.memory import available_bytes
@@ -56,6 +56,8 @@ def load_decoder(source: ModelSource, config: EngineConfig, listener: Listener =
     rotary = Rotary(source.shape, device, dtype)
     place = Placement(device, dtype, choose_kernels(config.kernels, device, dtype))
     check_memory(source, place)
+    if source.spec and place.kernels.name == "reference":
+        listener(Note(f"quantized weights are dequantized in memory: {place.kernels.reason}"))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with device_errors():

@@ -193,6 +193,7 @@ def _measure(subject: Subject, engine: EngineConfig, say: Listener) -> tuple[Dec
         peak_memory=peak.bytes,
         cache=decoder.cache_plan.describe(decoder.dtype),
         cache_bytes_per_token=decoder.new_cache().bytes_per_token,
+        weights=decoder.weights,
     )
     return decoder, figures
 

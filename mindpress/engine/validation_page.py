@@ -25,6 +25,7 @@ COSTS: dict[str, Callable[[ModelFigures], Cell]] = {
     "prefill, tokens/s": lambda model: number(model.prefill),
     "decode, tokens/s": lambda model: number(model.decode),
     "peak memory": lambda model: size(model.peak_memory),
+    "linears in memory": lambda model: model.weights,
     "cache": lambda model: model.cache,
     "cache, bytes per token": lambda model: model.cache_bytes_per_token,
 }

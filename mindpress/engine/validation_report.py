@@ -18,8 +18,8 @@ class ModelFigures:
     """What one model costs. Speeds are tokens per second of one sequence: of `prompt_tokens` read,
     and of `new_tokens` written after them.
 
-    `cache` says how keys and values are kept. `peak_memory` is what loading it and generating
-    took, in bytes above what was held before.
+    `cache` says how keys and values are kept, `weights` how the linears are. `peak_memory` is what
+    loading it and generating took, in bytes above what was held before.
     """
 
     path: str
@@ -34,6 +34,7 @@ class ModelFigures:
     peak_memory: int
     cache: str
     cache_bytes_per_token: int
+    weights: str
 
 
 @dataclass(frozen=True, slots=True)

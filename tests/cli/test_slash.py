@@ -143,5 +143,5 @@ def test_stats_are_those_of_the_last_answer(chat, capsys):
     run_command(chat, "/stats")
     shown = capsys.readouterr().out
     assert shown.startswith("no answer yet\n")
-    assert "4 tokens" in shown.splitlines()[-3]
+    assert "4 tokens" in shown.splitlines()[-4]
     assert "float32, 3,072 bytes a token" in shown.splitlines()[-1]

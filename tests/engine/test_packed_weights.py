@@ -38,6 +38,7 @@ def test_codes_give_the_logits_of_dequantized_weights(folder):
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
     assert isinstance(whole._layers[0].gate_up, FloatLinear)
     assert isinstance(packed._layers[0].gate_up, PackedLinear)
+    assert (whole.weights, packed.weights) == ("float32", "4 bits, exact")
     outer = packed._outer.embedding.nbytes * (1 if packed.shape.tied else 2)
     assert packed.nbytes - outer < 0.15 * (whole.nbytes - outer)
 
