@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import platform
+import sys
 import sysconfig
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +35,9 @@ class NativeLibrary(BuildHookInterface):
 
 
 def _platform() -> str:
+    """The wheel's platform; of macOS from 11 on pip accepts minor version 0 only."""
+    if sys.platform == "darwin":
+        return f"macosx_{platform.mac_ver()[0].split('.')[0]}_0_{platform.machine()}"
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 

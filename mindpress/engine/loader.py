@@ -12,7 +12,7 @@ from mindpress.device import choose_device
 from mindpress.engine.cache_plan import CachePlan, plan_cache
 from mindpress.engine.config import EngineConfig
 from mindpress.engine.decoder import Activation, Decoder, Layer, Outer
-from mindpress.engine.linear import NOT_FINITE, Linear, Placement, stack
+from mindpress.engine.linear import NOT_FINITE, FloatLinear, Linear, Placement, stack
 from mindpress.engine.memory import device_errors
 from mindpress.engine.rotary import Rotary
 from mindpress.errors import ConfigError, InputError, ResourceError
@@ -56,8 +56,6 @@ def load_decoder(source: ModelSource, config: EngineConfig, listener: Listener =
     rotary = Rotary(source.shape, device, dtype)
     place = Placement(device, dtype, choose_kernels(config.kernels, device, dtype))
     check_memory(source, place)
-    if source.spec and place.kernels.name == "reference":
-        listener(Note(f"quantized weights are dequantized in memory: {place.kernels.reason}"))
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with device_errors():
@@ -86,8 +84,15 @@ def check_memory(source: ModelSource, place: Placement) -> None:
         raise ResourceError(
             f"the weights take {need / 2**30:.1f} GiB in {dtype},"
             f" {free / 2**30:.1f} GiB of memory are free",
-            hint="--dtype bfloat16 halves float32" if dtype == torch.float32 else None,
+            hint=_smaller(source, dtype),
         )
+
+
+def _smaller(source: ModelSource, dtype: torch.dtype) -> str | None:
+    """What would take less memory. bfloat16 keeps the kernels from 4-bit weights on a CPU."""
+    if source.spec is not None or dtype != torch.float32:
+        return None
+    return "--dtype bfloat16 halves float32"
 
 
 def _saved(source: ModelSource, place: Placement) -> int:
@@ -121,6 +126,8 @@ class _Loading:
             layers.append(self._layer(index))
             listener(Advanced(index + 1))
         outer = self._outer()
+        if self._source.spec:
+            _tell_dense(layers, self._place, listener)
         listener(Finished(time.perf_counter() - begun))
         return Decoder(shape, layers, outer, rotary, activation, plan)
 
@@ -170,6 +177,21 @@ class _Loading:
         weight = stored.to(self._device, torch.float32) + self._source.architecture.norm_offset
         check_finite(weight, f"{name} in {weight.dtype}", NOT_FINITE)
         return weight
+
+
+def _tell_dense(layers: list[Layer], place: Placement, listener: Listener) -> None:
+    """Say that weights in codes were dequantized, and why."""
+    linears = [
+        linear
+        for layer in layers
+        for linear in (layer.query_key_value, layer.attention_output, layer.gate_up, layer.down)
+    ]
+    dense = sum(isinstance(linear, FloatLinear) for linear in linears)
+    why = place.kernels.reason
+    if place.kernels.name == "cpu":
+        why = "the kernel takes 4 bits in groups of a multiple of 32, the weights have other ones"
+    if dense:
+        listener(Note(f"{dense} of {len(linears)} linears are floats in memory: {why}"))
 
 
 def _head_norm(norm: dict[str, Tensor], shape: ModelShape) -> Float[Tensor, "heads 1 channels"]:

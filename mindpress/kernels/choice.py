@@ -53,7 +53,7 @@ def choose_kernels(
 
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cpu":
-        return f"they compute on the CPU, not on {device.type}"
+        return f"the CPU kernels compute on the CPU, not on {device.type}"
     if dtype != torch.float32:
-        return f"they compute in float32, not in {str(dtype).removeprefix('torch.')}"
+        return f"the CPU kernels compute in float32, not in {str(dtype).removeprefix('torch.')}"
     return None if native().library else native().reason

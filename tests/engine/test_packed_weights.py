@@ -68,7 +68,7 @@ def test_a_model_that_fits_in_4_bits_only_is_not_refused(tmp_path, monkeypatch):
 
 def test_kernels_that_cannot_run_are_refused_and_never_replaced(monkeypatch):
     cpu = torch.device("cpu")
-    with pytest.raises(ConfigError, match="--kernels cpu: they compute in float32, not in bfloat"):
+    with pytest.raises(ConfigError, match="--kernels cpu: the CPU kernels compute in float32"):
         choose_kernels("cpu", cpu, torch.bfloat16)
     assert choose_kernels("auto", cpu, torch.bfloat16).name == "reference"
     assert choose_kernels("reference", cpu, torch.float32).name == "reference"

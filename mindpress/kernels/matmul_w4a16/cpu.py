@@ -49,6 +49,8 @@ def matmul(
     """
     if x.shape[-1] != packed.inputs:
         raise InputError(f"the weight has {packed.inputs} inputs, x has {x.shape[-1]}")
+    if x.device.type != "cpu":
+        raise InputError(f"the CPU kernel multiplies what is in the CPU's memory, not {x.device}")
     rows = x.float().reshape(-1, packed.inputs).contiguous()
     y = rows.new_empty(len(rows), packed.outputs)
     call = _Call(packed, options or CpuOptions())

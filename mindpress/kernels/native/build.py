@@ -26,7 +26,10 @@ def sources() -> list[Path]:
 
 def compiler() -> list[str] | None:
     """The command of CXX, else of the first C++ compiler on the path."""
-    chosen = shlex.split(os.environ.get("CXX", ""))
+    try:
+        chosen = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise CompileError(f"CXX: {error}") from None
     names = [chosen] if chosen else [[name] for name in COMPILERS]
     return next((name for name in names if shutil.which(name[0])), None)
 
@@ -44,6 +47,8 @@ def compile_library(folder: Path) -> Path:
         if done.returncode != 0:
             raise CompileError(f"{shlex.join(call)} failed:\n{done.stderr.strip()}")
         unfinished.replace(target)
+    except OSError as error:
+        raise CompileError(f"{shlex.join(call)}: {error}") from None
     finally:
         unfinished.unlink(missing_ok=True)
     return target
