@@ -1,9 +1,9 @@
 """What the compiler for GPUs makes of a Triton kernel, on a machine without one.
 
-    variant = Variant("mindpress.kernels.x.kernel:name", 90, pointers={"x": "fp16"},
-                      integers=("rows",), constants={"BLOCK": 128}, warps=4, stages=3)
-    (made,) = compile_all([variant])
-    made.registers, made.spilled, made.count("HMMA"), made.per_item(128 * 128)
+variant = Variant("mindpress.kernels.x.kernel:name", 90, pointers={"x": "fp16"},
+                  integers=("rows",), constants={"BLOCK": 128}, warps=4, stages=3)
+(made,) = compile_all([variant])
+made.registers, made.spilled, made.count("HMMA"), made.per_item(128 * 128)
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Compiles Triton kernels for GPUs that are not here; a process of its own (`triton_aot.py` starts it).
+"""Compiles Triton kernels for GPUs that are not here; `triton_aot.py` starts it as a process.
 
 Reads requests from stdin and writes what `ptxas` made of each to stdout, as JSON. It must not run
 where TRITON_INTERPRET is set: kernels would be Python functions then.
