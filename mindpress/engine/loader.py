@@ -11,7 +11,8 @@ from torch.nn import functional
 from mindpress.device import choose_device
 from mindpress.engine.cache_plan import CachePlan, plan_cache
 from mindpress.engine.config import EngineConfig
-from mindpress.engine.decoder import Activation, Decoder, Layer, Outer
+from mindpress.engine.decoder import Activation, Decoder
+from mindpress.engine.layer import Layer, Outer
 from mindpress.engine.linear import NOT_FINITE, FloatLinear, Linear, Placement, stack
 from mindpress.engine.memory import device_errors
 from mindpress.engine.rotary import Rotary
@@ -194,8 +195,8 @@ def _tell_dense(layers: list[Layer], place: Placement, listener: Listener) -> No
         listener(Note(f"{dense} of {len(linears)} linears are floats in memory: {why}"))
 
 
-def _head_norm(norm: dict[str, Tensor], shape: ModelShape) -> Float[Tensor, "heads 1 channels"]:
+def _head_norm(norm: dict[str, Tensor], shape: ModelShape) -> Float[Tensor, "heads channels"]:
     """The query norm for every query head, then the key norm for every key head."""
-    queries = norm["query_norm"].expand(shape.heads, 1, -1)
-    keys = norm["key_norm"].expand(shape.kv_heads, 1, -1)
+    queries = norm["query_norm"].expand(shape.heads, -1)
+    keys = norm["key_norm"].expand(shape.kv_heads, -1)
     return torch.cat((queries, keys))

@@ -36,8 +36,8 @@ def test_codes_give_the_logits_of_dequantized_weights(folder):
     expected, whole = logits(folder, kernels="reference")
     found, packed = logits(folder)
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
-    assert isinstance(whole._layers[0].gate_up, FloatLinear)
-    assert isinstance(packed._layers[0].gate_up, PackedLinear)
+    assert isinstance(whole.layers[0].gate_up, FloatLinear)
+    assert isinstance(packed.layers[0].gate_up, PackedLinear)
     assert (whole.weights, packed.weights) == ("float32", "4 bits, exact")
     outer = packed._outer.embedding.nbytes * (1 if packed.shape.tied else 2)
     assert packed.nbytes - outer < 0.15 * (whole.nbytes - outer)
@@ -53,7 +53,7 @@ def test_what_the_kernel_cannot_multiply_is_dequantized(tmp_path):
     spec = QuantSpec(group_size=16)
     folder = quantize_folder(save_tiny("llama", tmp_path, tokenizer=False, **SIZES), spec)
     found, decoder = logits(folder)
-    assert isinstance(decoder._layers[0].gate_up, FloatLinear)
+    assert isinstance(decoder.layers[0].gate_up, FloatLinear)
     torch.testing.assert_close(found, logits(folder, kernels="reference")[0])
 
 
