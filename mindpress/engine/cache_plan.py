@@ -1,15 +1,23 @@
 """How the keys and values of a model are kept: in floats, in 8 or in 4 bits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from mindpress.engine.cache import Cache, FloatLayer, LayerCache, empty_room
 from mindpress.engine.config import QuantPolicy
+from mindpress.engine.paged import LayerPages
 from mindpress.engine.quantized_cache import QuantizedLayer, fixed_codes, online_codes
 from mindpress.errors import InputError
 from mindpress.events import Listener, Note, ignore
 from mindpress.formats.cache_codes import CacheTensor
+from mindpress.formats.cache_pages import (
+    CachePages,
+    PageShape,
+    fixed_pages,
+    float_pages,
+    online_pages,
+)
 from mindpress.formats.cache_scales import CacheScales, Grid
 from mindpress.formats.cache_spec import CacheSpec
 from mindpress.models.shape import ModelShape
@@ -19,6 +27,14 @@ from mindpress.sources.workspace import Workspace
 
 # A zero point more would take int8 above 0.52 of 16 bits where heads are narrower than this.
 WIDE_HEAD = 128
+
+
+@dataclass(frozen=True, slots=True)
+class PagePlace:
+    """Where pages lie, and whether the numbers of a channel of the values lie side by side."""
+
+    device: torch.device
+    by_channel: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,15 @@ class CachePlan:
             return Cache([FloatLayer(room) for _ in range(shape.layers)])
         codes = _Codes(self.scales, shape, batch, device)
         return Cache([codes.layer(index) for index in range(shape.layers)])
+
+    def new_pages(
+        self, shape: ModelShape, size: tuple[int, int], dtype: torch.dtype, place: PagePlace
+    ) -> list[LayerPages]:
+        """Empty pages for every layer; `size` is how many, and of how many tokens."""
+        keys = PageShape(size[0], shape.kv_heads, size[1], shape.head_dim)
+        values = replace(keys, by_channel=place.by_channel)
+        made = _Pages(self.scales, self.dtype or dtype, place.device)
+        return [made.layer(index, keys, values) for index in range(shape.layers)]
 
     def describe(self, dtype: torch.dtype) -> str:
         """For people: `int8, calibrated per tensor`, `int4, scaled per token`, `float16`."""
@@ -76,6 +101,34 @@ class _Codes:
             return online_codes(self.batch, shape.kv_heads, shape.head_dim, spec, self.device)
         scale, zero = grid.scale[index].to(self.device), grid.zero[index].to(self.device)
         return fixed_codes(self.batch, shape.head_dim, spec, scale, zero)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """Makes the empty pages of layers."""
+
+    scales: CacheScales | None
+    dtype: torch.dtype
+    device: torch.device
+
+    def layer(self, index: int, keys: PageShape, values: PageShape) -> LayerPages:
+        if self.scales is None:
+            return LayerPages(
+                *(float_pages(one, self.dtype, self.device) for one in (keys, values))
+            )
+        spec = self.scales.spec
+        return LayerPages(
+            self._codes(keys, spec, self.scales.keys, index),
+            self._codes(values, spec, self.scales.values, index),
+        )
+
+    def _codes(
+        self, shape: PageShape, spec: CacheSpec, grid: Grid | None, index: int
+    ) -> CachePages:
+        if grid is None:
+            return online_pages(shape, spec, self.device)
+        scale, zero = grid.scale[index].to(self.device), grid.zero[index].to(self.device)
+        return fixed_pages(shape, spec, scale, zero)
 
 
 def plan_cache(

@@ -9,7 +9,8 @@ from mindpress.errors import ConfigError
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 QuantPolicy = Literal[0, 4, 8]
-KernelName = Literal["auto", "cpu", "cpu-int8", "reference"]
+KernelName = Literal["auto", "triton", "cpu", "cpu-int8", "reference"]
+ModelFormat = Literal["hf", "awq", "turbomind"]
 POLICIES: tuple[QuantPolicy, ...] = (0, 4, 8)
 
 
@@ -20,6 +21,13 @@ class EngineConfig:
     None leaves the threads to torch, and the cache (0: floats, 4, 8) to the model's workspace.
     `auto` takes CUDA where there is one. On CUDA the dtype is then the checkpoint's; on the CPU it
     is float32, because 16-bit matrix products are slow on most CPUs.
+
+    The rest is for many sequences at once: at most `max_batch_size` run together, each of at most
+    `session_len` tokens (None: the model's context). Their cache takes `cache_max_entry_count` of
+    the memory that is free when the weights are loaded, or `cache_memory` bytes. Prompts are read
+    `max_prefill_token_num` tokens at a time. `rope_scaling_factor` above 1 lengthens the context by
+    dynamic NTK scaling, `model_format` refuses another one, `tp` is over how many processes the
+    model is split.
     """
 
     device: Device = "auto"
@@ -27,25 +35,49 @@ class EngineConfig:
     threads: int | None = None
     quant_policy: QuantPolicy | None = None
     kernels: KernelName = "auto"
+    max_batch_size: int = 128
+    session_len: int | None = None
+    cache_max_entry_count: float = 0.8
+    cache_memory: int | None = None
+    max_prefill_token_num: int = 512
+    rope_scaling_factor: float | None = None
+    model_format: ModelFormat | None = None
+    tp: int = 1
 
     def __post_init__(self) -> None:
-        if self.threads is not None:
-            _check("--threads", self.threads, self.threads >= 1, "1 or more")
+        at_least_one = {
+            "--threads": self.threads,
+            "--max-batch-size": self.max_batch_size,
+            "--session-len": self.session_len,
+            "--cache-memory": self.cache_memory,
+            "--max-prefill-token-num": self.max_prefill_token_num,
+            "--tp": self.tp,
+        }
+        for flag, value in at_least_one.items():
+            if value is not None:
+                _check(flag, value, value >= 1, "1 or more")
+        share = self.cache_max_entry_count
+        _check("--cache-max-entry-count", share, 0 < share < 1, "above 0 and below 1")
+        if self.rope_scaling_factor is not None:
+            factor = self.rope_scaling_factor
+            _check("--rope-scaling-factor", factor, 1 <= factor < 1e6, "1 or more")
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one token is drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 are off."""
+    """How one token is drawn. Temperature 0 is greedy; `top_k` 0, `top_p` 1, `min_p` 0 are off."""
 
     temperature: int | float = 0.8
     top_k: int = 40
     top_p: int | float = 0.95
     repetition_penalty: int | float = 1.0
+    min_p: int | float = 0.0
 
     def __post_init__(self) -> None:
         _check("--temperature", self.temperature, 0 <= self.temperature < 1e4, "0 or more")
         _check("--top-k", self.top_k, self.top_k >= 0, "0 (off) or more")
         _check("--top-p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1")
+        _check("--min-p", self.min_p, 0 <= self.min_p <= 1, "0 (off) or more, at most 1")
         penalty = self.repetition_penalty
         _check("--repetition-penalty", penalty, 0 < penalty < 1e4, "above 0, for example 1.1")
 
@@ -55,7 +87,9 @@ class GenerationConfig:
     """What the user asks of an answer. A None of the sampling fields leaves it to the model's
     generation_config.json, and to the defaults of `Sampling` where that says nothing.
 
-    `stop` are texts that end the answer; they are not part of it.
+    `stop` are texts that end the answer; they are not part of it. `logprobs` asks for the log
+    probabilities of the chosen token and of so many of the most likely ones; `n` for so many
+    answers to each prompt, the seed of answer i being `seed` + i.
     """
 
     max_new_tokens: int = 512
@@ -66,9 +100,15 @@ class GenerationConfig:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    min_p: int | float | None = None
+    logprobs: int | None = None
+    n: int = 1
 
     def __post_init__(self) -> None:
         _check("--max-new-tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more")
+        _check("n", self.n, self.n >= 1, "1 answer or more")
+        if self.logprobs is not None:
+            _check("logprobs", self.logprobs, 0 <= self.logprobs <= 20, "0 to 20")
         if self.seed is not None:
             _check("--seed", self.seed, 0 <= self.seed < 2**63, "0 or more, below 2^63")
         if "" in self.stop:

@@ -11,10 +11,11 @@ from torch.nn import functional
 from mindpress.engine.cache import Cache
 from mindpress.engine.cache_plan import CachePlan
 from mindpress.engine.contiguous import ContiguousMixing
-from mindpress.engine.layer import Layer, Mixing, Outer
+from mindpress.engine.layer import Mixing, Weights
 from mindpress.engine.linear import Linear
 from mindpress.engine.norm import add_normed, rms_norm
 from mindpress.engine.rotary import Rotary
+from mindpress.kernels.choice import Kernels
 from mindpress.models.shape import ModelShape
 
 Hidden = Float[Tensor, "*tokens hidden"]
@@ -28,15 +29,16 @@ class Decoder:
     def __init__(
         self,
         shape: ModelShape,
-        layers: list[Layer],
-        outer: Outer,
+        weights: Weights,
         rotary: Rotary,
         activation: Activation,
         cache_plan: CachePlan,
+        kernels: Kernels,
     ) -> None:
-        self.shape, self.rotary, self.cache_plan = shape, rotary, cache_plan
-        self.layers, self._outer, self._activation = layers, outer, activation
-        self.dtype, self.device = outer.embedding.dtype, outer.embedding.device
+        self.shape, self.rotary, self.cache_plan, self.kernels = shape, rotary, cache_plan, kernels
+        self.layers, self._outer, self._activation = weights.layers, weights.outer, activation
+        embedding = weights.outer.embedding
+        self.dtype, self.device = embedding.dtype, embedding.device
 
     @property
     def nbytes(self) -> int:

@@ -38,6 +38,14 @@ class Outer:
     head: Float[Tensor, "vocab hidden"]
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All of a decoder."""
+
+    layers: list[Layer]
+    outer: Outer
+
+
 @runtime_checkable
 class Mixing(Protocol):
     """What the tokens of a forward take from one another and from those before them."""

@@ -12,7 +12,7 @@ from mindpress.device import choose_device
 from mindpress.engine.cache_plan import CachePlan, plan_cache
 from mindpress.engine.config import EngineConfig
 from mindpress.engine.decoder import Activation, Decoder
-from mindpress.engine.layer import Layer, Outer
+from mindpress.engine.layer import Layer, Outer, Weights
 from mindpress.engine.linear import NOT_FINITE, FloatLinear, Linear, Placement, stack
 from mindpress.engine.memory import device_errors
 from mindpress.engine.rotary import Rotary
@@ -130,7 +130,8 @@ class _Loading:
         if self._source.spec:
             _tell_dense(layers, self._place, listener)
         listener(Finished(time.perf_counter() - begun))
-        return Decoder(shape, layers, outer, rotary, activation, plan)
+        weights = Weights(layers, outer)
+        return Decoder(shape, weights, rotary, activation, plan, self._place.kernels)
 
     def _layer(self, index: int) -> Layer:
         source, shape = self._source, self._source.shape

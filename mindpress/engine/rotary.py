@@ -4,6 +4,7 @@ Source: Su et al. 2021, "RoFormer", section 3.2.2; the scaled kinds are those of
 `transformers.modeling_rope_utils` (linear, dynamic NTK, yarn, longrope, llama3).
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,17 @@ from mindpress.models.shape import ModelShape
 WITH_ORIGINAL_LENGTH = ("llama3", "yarn", "longrope")
 ORIGINAL = "original_max_position_embeddings"
 Table = Float[Tensor, "length rotary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`count` tokens of a text from position `begin`; it has `total` tokens so far, the first
+    `prompt` of which were there from the beginning."""
+
+    begin: int
+    count: int
+    prompt: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,42 @@ class Rotary:
         """Cosines and sines of `length` positions from `start`, in a text of `horizon` tokens."""
         frequencies, factor = self._frequencies_at(horizon)
         positions = torch.arange(start, start + length, device=self._device, dtype=torch.float32)
+        return self._turned(positions, frequencies, factor)
+
+    def rows(self, spans: Sequence[Span]) -> tuple[Table, Table]:
+        """The same for the tokens of several texts, one span after the other."""
+        if all(span.total <= self._trained for span in spans) or not self._varies:
+            pieces = [torch.arange(span.begin, span.begin + span.count) for span in spans]
+            positions = torch.cat(pieces).to(self._device, torch.float32)
+            return self._turned(positions, *self._known[0])
+        tables = [
+            self.tables(begin, count, horizon)
+            for span in spans
+            for begin, count, horizon in self._runs(span)
+        ]
+        cosines, sines = zip(*tables, strict=True)
+        return torch.cat(cosines), torch.cat(sines)
+
+    @property
+    def _varies(self) -> bool:
+        return self._shape.rope.kind in ("dynamic", "longrope")
+
+    def _runs(self, span: Span) -> Iterator[tuple[int, int, int]]:
+        """Begin, count and horizon of runs of tokens with the same frequencies.
+
+        With the dynamic kind the tokens of the prompt have those of its length; each token after it
+        has those of the text up to itself, whether it is read now or again.
+        """
+        if self._shape.rope.kind == "longrope":
+            yield span.begin, span.count, span.total
+            return
+        together = max(0, min(span.count, span.prompt - span.begin))
+        if together:
+            yield span.begin, together, span.prompt
+        for position in range(span.begin + together, span.begin + span.count):
+            yield position, 1, position + 1
+
+    def _turned(self, positions: Tensor, frequencies: Tensor, factor: float) -> tuple[Table, Table]:
         angles = torch.outer(positions, frequencies)
         angles = torch.cat((angles, angles), dim=-1)
         cosines, sines = angles.cos() * factor, angles.sin() * factor
@@ -75,8 +123,13 @@ class Rotary:
         return frequencies.to(self._device), factor
 
 
-def rotate(x: Float[Tensor, "batch heads length channels"], cosines: Table, sines: Table) -> Tensor:
-    """Turn the pairs (i, i + rotary / 2) of the first `rotary` channels by their angles."""
+def rotate(
+    x: Float[Tensor, "*heads channels"], cosines: Tensor, sines: Tensor
+) -> Float[Tensor, "*heads channels"]:
+    """Turn the pairs (i, i + rotary / 2) of the first `rotary` channels by their angles.
+
+    `cosines` and `sines` [..., rotary] are broadcast to `x`.
+    """
     rotary = cosines.shape[-1]
     if rotary < x.shape[-1]:
         turned = rotate(x[..., :rotary], cosines, sines)

@@ -1,6 +1,7 @@
 """Logits -> the next token."""
 
 from collections.abc import Iterable
+from random import Random
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -17,12 +18,13 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, seed: int | None, vocab: int) -> None:
         self._sampling = sampling
-        self._generator = torch.Generator()
-        if seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(seed)
+        self._random = Random(seed)
         self._seen = torch.zeros(vocab, dtype=torch.bool)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the largest logit decides, as it comes out of the model."""
+        return self._sampling.temperature == 0 and self._sampling.repetition_penalty == 1
 
     def see(self, ids: Iterable[int]) -> None:
         """Tokens of the text so far; the repetition penalty is on them."""
@@ -35,13 +37,22 @@ class Sampler:
             scores = penalize(scores, self._seen, self._sampling.repetition_penalty)
         if self._sampling.temperature == 0:
             token = int(scores.argmax())
-            _check_finite(scores[token])
+            check_finite_logit(scores[token])
         else:
-            probabilities, tokens = distribution(scores, self._sampling)
-            draw = torch.multinomial(probabilities, 1, generator=self._generator)
-            token = int(tokens[draw])
+            token = draw(*distribution(scores, self._sampling), self._random.random())
         self._seen[token] = True
         return token
+
+
+def draw(
+    probabilities: Float[Tensor, " kept"], tokens: Int64[Tensor, " kept"], uniform: float
+) -> int:
+    """The first token, in the order of the vocabulary, up to which the probabilities sum to more
+    than `uniform` of [0, 1): the same on every device, whatever order it finds tokens in."""
+    tokens, order = tokens.sort()
+    reached = probabilities[order].double().cumsum(0)
+    place = int((reached <= uniform * reached[-1]).sum())
+    return int(tokens[min(place, len(tokens) - 1)])
 
 
 def penalize(logits: Logits, seen: Bool[Tensor, " vocab"], penalty: float) -> Logits:
@@ -59,7 +70,8 @@ def distribution(
     """Probabilities of the tokens that can be drawn, most likely first, and the tokens.
 
     First temperature, then the `top_k` most likely, then the fewest of those that hold `top_p` of
-    their mass (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1).
+    their mass (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1),
+    then those of at least `min_p` of the most likely one's (Nguyen et al. 2024, "Min-p sampling").
     """
     vocab = logits.shape[0]
     kept = min(sampling.top_k or vocab, vocab)
@@ -67,17 +79,21 @@ def distribution(
         scores, tokens = logits.sort(descending=True, stable=True)
     else:
         scores, tokens = logits.topk(kept)
-    _check_finite(scores[0])
+    check_finite_logit(scores[0])
     probabilities = ((scores - scores[0]) / sampling.temperature).softmax(-1)
+    likely = len(probabilities)
     if sampling.top_p < 1:
         before = probabilities.cumsum(-1) - probabilities
-        nucleus = int((before < sampling.top_p).sum())
-        probabilities = probabilities[:nucleus] / probabilities[:nucleus].sum()
+        likely = int((before < sampling.top_p).sum())
+    if sampling.min_p > 0:
+        likely = min(likely, int((probabilities >= sampling.min_p * probabilities[0]).sum()))
+    if likely < len(probabilities):
+        probabilities = probabilities[:likely] / probabilities[:likely].sum()
     return probabilities, tokens[: len(probabilities)]
 
 
-def _check_finite(largest: Float[Tensor, ""]) -> None:
-    """NaN sorts before every number, so the largest logit tells of all."""
+def check_finite_logit(largest: Float[Tensor, ""]) -> None:
+    """NumericError when it is no number. NaN sorts before all of them, so the largest tells."""
     if not largest.isfinite():
         raise NumericError(
             "the model computed NaN or infinite logits",

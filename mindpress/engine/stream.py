@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mindpress.engine.detokenize import BROKEN, Detokenizer
+from mindpress.engine.answer_text import AnswerText
 from mindpress.engine.generate import Finish, Generation
-from mindpress.engine.stopping import StopTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,7 @@ class TextStream(Iterator[str]):
     """Pieces of text, never empty, without the stop text and without half a character."""
 
     def __init__(self, generation: Generation, tokenizer: Any, stop: Sequence[str]) -> None:
-        self._generation, self._stops = generation, StopTexts(stop)
-        self._detokenizer = Detokenizer(tokenizer)
+        self._generation, self._text = generation, AnswerText(tokenizer, stop)
         self._begun = time.perf_counter()
         self._first = self._last = self._begun
         self._tokens = 0
@@ -40,15 +38,12 @@ class TextStream(Iterator[str]):
     @property
     def finish(self) -> Finish:
         """Why the text ended."""
-        return "stop" if self._stops.found else self._generation.finish or "interrupted"
+        return "stop" if self._text.stopped else self._generation.finish or "interrupted"
 
     def __next__(self) -> str:
         while not self._ended:
-            piece = self._stops.push(self._decoded())
-            if self._stops.found:
-                self._ended = True
-            elif self._ended:
-                piece += self._stops.finish()
+            piece = self._next_piece()
+            self._ended |= self._text.stopped
             if piece:
                 return piece
         raise StopIteration
@@ -65,14 +60,13 @@ class TextStream(Iterator[str]):
             finish=self.finish,
         )
 
-    def _decoded(self) -> str:
+    def _next_piece(self) -> str:
         token = next(self._generation, None)
         if token is None:
             self._ended = True
-            # An answer cut in the middle of a character ends before it.
-            return self._detokenizer.finish().rstrip(BROKEN)
+            return self._text.finish()
         self._last = time.perf_counter()
         self._tokens += 1
         if self._tokens == 1:
             self._first = self._last
-        return self._detokenizer.push(token)
+        return self._text.push(token)

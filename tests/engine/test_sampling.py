@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -11,7 +12,7 @@ from transformers import (
 )
 
 from mindpress.engine.config import Sampling
-from mindpress.engine.sampling import Sampler, distribution, penalize
+from mindpress.engine.sampling import Sampler, distribution, draw, penalize
 from mindpress.errors import NumericError
 
 VOCAB = 50
@@ -23,6 +24,8 @@ SETTINGS = {
     "top p": Sampling(1.0, 0, 0.7),
     "all": Sampling(1.3, 20, 0.8),
     "top k above the vocabulary": Sampling(1.0, 999, 1.0),
+    "min p": Sampling(2.0, 0, 1.0, min_p=0.3),
+    "all and min p": Sampling(1.3, 20, 0.9, min_p=0.05),
 }
 
 
@@ -40,6 +43,8 @@ def test_the_distribution_is_that_of_transformers(name):
         warpers.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
         warpers.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        warpers.append(MinPLogitsWarper(sampling.min_p))
     expected = warpers(torch.tensor([[0]]), LOGITS.unsqueeze(0)).softmax(-1)[0]
     torch.testing.assert_close(full(sampling), expected)
 
@@ -64,6 +69,14 @@ def test_draws_follow_the_distribution():
     counts = torch.bincount(torch.tensor(draws(sampling, 0, 4000)), minlength=VOCAB)
     assert set(counts.nonzero().flatten().tolist()) == set(LOGITS.topk(5).indices.tolist())
     torch.testing.assert_close(counts / 4000, full(sampling), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("uniform", "expected"), [(0.0, 2), (0.29, 2), (0.31, 7), (0.49, 7), (0.51, 9), (0.999999, 9)]
+)
+def test_a_draw_goes_through_the_vocabulary_in_its_order(uniform, expected):
+    """Not by likelihood, so that devices that sort ties differently agree."""
+    assert draw(torch.tensor([0.5, 0.3, 0.2]), torch.tensor([9, 2, 7]), uniform) == expected
 
 
 def test_a_seed_draws_the_same_again_and_another_does_not():
