@@ -4,7 +4,7 @@
 once, when they are loaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,19 +63,43 @@ class PackedLinear:
         return product if self.bias is None else product.add_(self.bias)
 
 
-Linear = FloatLinear | PackedLinear
+@dataclass(frozen=True, slots=True)
+class SummedLinear:
+    """The product of a part of the inputs, and those of all other processes added to it."""
+
+    own: FloatLinear | PackedLinear
+    add: Callable[[Tensor], Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of this process's part."""
+        return self.own.nbytes
+
+    def describe(self) -> str:
+        """For people."""
+        return self.own.describe()
+
+    def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
+        return self.add(self.own(x))
+
+
+Linear = FloatLinear | PackedLinear | SummedLinear
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where weights go, in which type they compute, and which kernels multiply with codes."""
+    """Where weights go, in which type they compute, and which kernels multiply with codes.
+
+    `add` adds up what the processes of a tensor-parallel run computed.
+    """
 
     device: torch.device
     dtype: torch.dtype
     kernels: Kernels
+    add: Callable[[Tensor], Tensor] | None = None
 
 
-def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> Linear:
+def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> FloatLinear | PackedLinear:
     """One linear whose output rows are those of `parts`, one after the other.
 
     Linears that read the same input become one matrix product. Raises NumericError when a weight

@@ -1,6 +1,8 @@
 """A model on disk -> a decoder in memory."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -10,11 +12,20 @@ from torch.nn import functional
 
 from mindpress.device import choose_device
 from mindpress.engine.cache_plan import CachePlan, plan_cache
-from mindpress.engine.config import EngineConfig
+from mindpress.engine.config import EngineConfig, ModelFormat
 from mindpress.engine.decoder import Activation, Decoder
 from mindpress.engine.layer import Layer, Outer, Weights
-from mindpress.engine.linear import NOT_FINITE, FloatLinear, Linear, Placement, stack
+from mindpress.engine.linear import (
+    NOT_FINITE,
+    FloatLinear,
+    Linear,
+    PackedLinear,
+    Placement,
+    SummedLinear,
+    stack,
+)
 from mindpress.engine.memory import device_errors
+from mindpress.engine.reshaped import lengthened, part_of
 from mindpress.engine.rotary import Rotary
 from mindpress.errors import ConfigError, InputError, ResourceError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
@@ -25,6 +36,7 @@ from mindpress.models.description import Role
 from mindpress.models.shape import ModelShape
 from mindpress.models.tensors import all_tensors
 from mindpress.sources.source import ModelSource
+from mindpress.sources.workspace import Workspace
 
 # Groups of more inputs are kept as several of this many.
 LARGEST_GROUP = 128
@@ -39,12 +51,31 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def load_decoder(source: ModelSource, config: EngineConfig, listener: Listener = ignore) -> Decoder:
-    """Read every weight of `source` into the compute dtype of `config`.
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Process `rank` `of` so many that run a model together; `add` adds up what they computed."""
+
+    rank: int
+    of: int
+    add: Callable[[Tensor], Tensor]
+
+
+def load_decoder(
+    source: ModelSource,
+    config: EngineConfig,
+    listener: Listener = ignore,
+    share: Share | None = None,
+) -> Decoder:
+    """Read every weight of `source` into the compute dtype of `config`, or only a `share` of each.
 
     Peak memory: the weights in that dtype and, while they are made, those of one layer as they are
     on disk. Raises ConfigError, ResourceError when it does not fit, and NumericError on NaN.
     """
+    check_format(source, config.model_format)
+    source = lengthened(source, config.rope_scaling_factor)
+    add = None
+    if share is not None:
+        source, add = part_of(source, share.rank, share.of), share.add
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, source.shape.dtype, device)
     activation = ACTIVATIONS.get(source.shape.activation)
@@ -55,13 +86,24 @@ def load_decoder(source: ModelSource, config: EngineConfig, listener: Listener =
             hint=f"known: {known}",
         )
     rotary = Rotary(source.shape, device, dtype)
-    place = Placement(device, dtype, choose_kernels(config.kernels, device, dtype))
+    place = Placement(device, dtype, choose_kernels(config.kernels, device, dtype), add)
     check_memory(source, place)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with device_errors():
         plan = plan_cache(source, config.quant_policy, listener)
         return _Loading(source, place).decoder(rotary, activation, plan, listener)
+
+
+def check_format(source: ModelSource, wanted: ModelFormat | None) -> None:
+    """ConfigError when the model is in another format than was asked for."""
+    found = "hf" if source.spec is None else "awq"
+    if isinstance(source, Workspace):
+        found = "turbomind"
+    if wanted not in (None, found):
+        raise ConfigError(
+            f"--model-format {wanted}: the model is in the format {found}", hint="leave it out"
+        )
 
 
 def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype:
@@ -137,7 +179,7 @@ class _Loading:
         source, shape = self._source, self._source.shape
         linears, norms = source.linears(index), source.norms(index)
 
-        def stacked(*roles: Role) -> Linear:
+        def stacked(*roles: Role) -> FloatLinear | PackedLinear:
             name = f"layer {index}: {', '.join(roles)}"
             parts = [linears[role] for role in roles]
             return stack(parts, self._place, name)
@@ -148,15 +190,19 @@ class _Loading:
         return Layer(
             attention_norm=norm["attention_norm"],
             query_key_value=stacked("query", "key", "value"),
-            attention_output=stacked("output"),
+            attention_output=self._summed(stacked("output")),
             mlp_norm=norm["mlp_norm"],
             gate_up=stacked("gate", "up"),
-            down=stacked("down"),
+            down=self._summed(stacked("down")),
             head_norm=_head_norm(norm, shape) if "query_norm" in norm else None,
             attention_output_norm=norm.get("attention_output_norm"),
             mlp_output_norm=norm.get("mlp_output_norm"),
             window=shape.windows[index] if shape.windows else None,
         )
+
+    def _summed(self, linear: FloatLinear | PackedLinear) -> Linear:
+        add = self._place.add
+        return linear if add is None else SummedLinear(linear, add)
 
     def _outer(self) -> Outer:
         source, shape = self._source, self._source.shape
