@@ -1,0 +1,161 @@
+"""Many answers at once: every step computes what the scheduler chose, for all of them together."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mindpress.engine.config import GenerationConfig
+from mindpress.engine.decoder import Decoder
+from mindpress.engine.logprobs import TokenLogprobs, logprobs_of
+from mindpress.engine.memory import device_errors
+from mindpress.engine.paged import LayerPages, PagedMixing
+from mindpress.engine.pool import PagePool
+from mindpress.engine.request import Finish, Request
+from mindpress.engine.sampling import Sampler, check_finite_logit
+from mindpress.engine.scheduler import Limits, Scheduler, Step
+from mindpress.engine.sequence import check_ids
+from mindpress.engine.step_rows import rows_of
+from mindpress.kernels.paged import PagedOperations
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The cache of a runtime: `pages` of `tokens` tokens in every layer."""
+
+    layers: list[LayerPages]
+    pages: int
+    tokens: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(layer.nbytes for layer in self.layers)
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """An answer in the making. `finish` is None until it has ended."""
+
+    prompt_tokens: int
+    sampler: Sampler
+    ends: Collection[int]
+    wanted_logprobs: int | None = None
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    finish: Finish | None = None
+    reused: int = 0
+
+
+class Runtime:
+    """A decoder, the pages of its cache, and the requests that share them.
+
+    `step` computes one step and gives the answers that got a token or ended. Greedy answers are
+    those each request would get alone.
+    """
+
+    def __init__(
+        self, decoder: Decoder, memory: Memory, operations: PagedOperations, limits: Limits
+    ) -> None:
+        self.decoder, self.memory, self.limits = decoder, memory, limits
+        self._operations = operations
+        self.pool = PagePool(memory.pages, memory.tokens)
+        self.scheduler = Scheduler(self.pool, limits)
+        self._requests: dict[int, Request] = {}
+        self._count = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to compute."""
+        return self.scheduler.idle
+
+    def add(
+        self,
+        prompt: Sequence[int],
+        config: GenerationConfig,
+        eos_ids: Collection[int] = (),
+        defaults: Mapping[str, int | float] | None = None,
+    ) -> Answer:
+        """Queue a prompt. ConfigError when it can never be answered within the limits."""
+        check_ids(max(prompt, default=0), self.decoder.shape.vocab)
+        sampler = Sampler(config.sampling(defaults), config.seed, self.decoder.shape.vocab)
+        ends = () if config.ignore_eos else frozenset(eos_ids)
+        answer = Answer(len(prompt), sampler, ends, config.logprobs)
+        salt = self.decoder.rotary.regime(len(prompt))
+        self._count += 1
+        request = Request(self._count, tuple(prompt), config.max_new_tokens, salt, answer)
+        self.scheduler.add(request)
+        sampler.see(prompt)
+        self._requests[id(answer)] = request
+        return answer
+
+    def end(self, answer: Answer, finish: Finish = "cancelled") -> None:
+        """Compute no more of it; its pages are free for others."""
+        request = self._requests.pop(id(answer), None)
+        if request is not None:
+            self.scheduler.cancel(request)
+            answer.finish = finish
+
+    @torch.inference_mode()
+    def step(self) -> list[Answer]:
+        """Compute one step. The answers that have a token more, or have ended."""
+        step = self.scheduler.schedule()
+        if not step.parts:
+            return []
+        asking = [part.request for part in step.parts if part.wants_logits]
+        with device_errors():
+            rows = rows_of(step, self.decoder.rotary, self.memory.tokens, self.decoder.device)
+            mixing = PagedMixing(
+                self.decoder.shape, self.memory.layers, self._operations, rows.places
+            )
+            hidden = self.decoder.forward(rows.ids, mixing)
+            logits = self.decoder.logits(hidden[rows.asked]) if asking else None
+            tokens = {} if logits is None else self._drawn(asking, logits)
+        self._complete(step, tokens)
+        return [self._told(request, token) for request, token in tokens.items()]
+
+    def _complete(self, step: Step, tokens: dict[Request, int]) -> None:
+        ended: dict[Request, Finish] = {
+            request: "eos" for request, token in tokens.items() if token in _answer(request).ends
+        }
+        kept = {request: token for request, token in tokens.items() if request not in ended}
+        self.scheduler.complete(step, kept, ended)
+        for request in kept:
+            regime = self.decoder.rotary.regime(len(request.ids))
+            if request.state == "running" and regime != request.salt:
+                self.scheduler.restart(request, regime)
+
+    def _drawn(
+        self, requests: list[Request], logits: Float[Tensor, "asked vocab"]
+    ) -> dict[Request, int]:
+        answers = [_answer(request) for request in requests]
+        if all(answer.sampler.greedy for answer in answers):
+            best, tokens = logits.max(-1)
+            check_finite_logit(best.max())
+            drawn = tokens.tolist()
+        else:
+            drawn = [answer.sampler(row) for answer, row in zip(answers, logits, strict=True)]
+        for answer, token, row in zip(answers, drawn, logits, strict=True):
+            if answer.wanted_logprobs is not None:
+                answer.logprobs.append(logprobs_of(row, token, answer.wanted_logprobs))
+        return dict(zip(requests, drawn, strict=True))
+
+    def _told(self, request: Request, token: int) -> Answer:
+        answer = _answer(request)
+        answer.finish, answer.reused = request.finish, request.reused
+        if request.finish != "eos":
+            answer.tokens.append(token)
+        elif answer.logprobs:
+            del answer.logprobs[len(answer.tokens) :]
+        if request.finish is not None:
+            self._requests.pop(id(answer), None)
+        return answer
+
+
+def _answer(request: Request) -> Answer:
+    owner = request.owner
+    if not isinstance(owner, Answer):
+        raise TypeError(f"a request of something else: {owner!r}")
+    return owner
