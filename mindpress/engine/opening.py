@@ -1,17 +1,49 @@
 """A model on disk -> a runtime that answers."""
 
+from pathlib import Path
+
 from mindpress.engine.config import EngineConfig
-from mindpress.engine.loader import load_decoder
+from mindpress.engine.loader import Share, load_decoder
 from mindpress.engine.page_plan import plan_memory
+from mindpress.engine.reshaped import part_of
 from mindpress.engine.runtime import Runtime
-from mindpress.events import Listener, ignore
+from mindpress.engine.team import Team, add
+from mindpress.events import Listener, Note, ignore
 from mindpress.kernels.paged import paged_operations
+from mindpress.sources.opening import open_source
 from mindpress.sources.source import ModelSource
+from mindpress.sources.workspace import Workspace
 
 
-def open_runtime(source: ModelSource, config: EngineConfig, listener: Listener = ignore) -> Runtime:
-    """Read the weights and take the memory of the cache. Errors are those of both."""
-    decoder = load_decoder(source, config, listener)
+def open_runtime(path: Path, config: EngineConfig, listener: Listener = ignore) -> Runtime:
+    """Read the weights and take the memory of the cache; with `tp` above 1, in as many processes.
+
+    Errors are those of loading and of `plan_memory`.
+    """
+    source = open_source(path)
+    if config.tp == 1:
+        return _opened(source, config, listener)
+    part_of(source, 0, config.tp)  # refuses before processes are started
+    if isinstance(source, Workspace) and source.config.tp not in (1, config.tp):
+        listener(
+            Note(f"{path}: converted for tp {source.config.tp}, shared out anew for {config.tp}")
+        )
+    team = Team(path, config)
+    try:
+        with team.together():
+            return _opened(source, config, listener, team)
+    except BaseException:
+        team.close()
+        raise
+
+
+def _opened(
+    source: ModelSource, config: EngineConfig, listener: Listener, team: Team | None = None
+) -> Runtime:
+    share = None if team is None else Share(0, config.tp, add)
+    decoder = load_decoder(source, config, listener, share)
     operations = paged_operations(decoder.kernels)
     memory, limits = plan_memory(decoder, config, operations, listener)
-    return Runtime(decoder, memory, operations, limits)
+    if team is not None:
+        team.tell((memory.pages, memory.tokens))
+    return Runtime(decoder, memory, operations, limits, team)

@@ -89,6 +89,16 @@ class Pipeline:
             for answer in list(writing):
                 self.runtime.end(answer)
 
+    def close(self) -> None:
+        """End the other processes of a tensor-parallel run."""
+        self.runtime.close()
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _begin(self, prompts: Sequence[Prompt], config: GenerationConfig) -> "dict[Answer, _Text]":
         encoded = [self._encoded(prompt) for prompt in prompts]
         writing: dict[Answer, _Text] = {}
@@ -167,11 +177,11 @@ def pipeline(
 
     Tokenizer and settings are checked before the weights are read; `listener` hears the loading.
     """
-    source = open_source(local_folder(str(path)))
-    folder = source.tokenizer_folder
-    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
-    defaults = read_defaults(folder, tokenizer)
-    runtime = open_runtime(source, engine_config or EngineConfig(), listener)
+    folder = local_folder(str(path))
+    beside = open_source(folder).tokenizer_folder
+    tokenizer = load_tokenizer(beside, trust_remote_code=trust_remote_code)
+    defaults = read_defaults(beside, tokenizer)
+    runtime = open_runtime(folder, engine_config or EngineConfig(), listener)
     return Pipeline(runtime, tokenizer, defaults, gen_config)
 
 

@@ -17,7 +17,8 @@ from mindpress.engine.request import Finish, Request
 from mindpress.engine.sampling import Sampler, check_finite_logit
 from mindpress.engine.scheduler import Limits, Scheduler, Step
 from mindpress.engine.sequence import check_ids
-from mindpress.engine.step_rows import rows_of
+from mindpress.engine.step_rows import StepRows, rows_of
+from mindpress.engine.team import Team
 from mindpress.kernels.paged import PagedOperations
 
 
@@ -57,9 +58,15 @@ class Runtime:
     """
 
     def __init__(
-        self, decoder: Decoder, memory: Memory, operations: PagedOperations, limits: Limits
+        self,
+        decoder: Decoder,
+        memory: Memory,
+        operations: PagedOperations,
+        limits: Limits,
+        team: Team | None = None,
     ) -> None:
         self.decoder, self.memory, self.limits = decoder, memory, limits
+        self._team = team
         self._operations = operations
         self.pool = PagePool(memory.pages, memory.tokens)
         self.scheduler = Scheduler(self.pool, limits)
@@ -107,14 +114,26 @@ class Runtime:
         asking = [part.request for part in step.parts if part.wants_logits]
         with device_errors():
             rows = rows_of(step, self.decoder.rotary, self.memory.tokens, self.decoder.device)
-            mixing = PagedMixing(
-                self.decoder.shape, self.memory.layers, self._operations, rows.places
-            )
-            hidden = self.decoder.forward(rows.ids, mixing)
+            hidden = self._forward(rows)
             logits = self.decoder.logits(hidden[rows.asked]) if asking else None
             tokens = {} if logits is None else self._drawn(asking, logits)
         self._complete(step, tokens)
         return [self._told(request, token) for request, token in tokens.items()]
+
+    def close(self) -> None:
+        """End the processes that compute with this one; nothing can be computed after it."""
+        if self._team is not None:
+            self._team.tell(None)
+            self._team.close()
+
+    def _forward(self, rows: StepRows) -> Float[Tensor, "rows hidden"]:
+        decoder = self.decoder
+        mixing = PagedMixing(decoder.shape, self.memory.layers, self._operations, rows.places)
+        if self._team is None:
+            return decoder.forward(rows.ids, mixing)
+        self._team.tell(rows)
+        with self._team.together():
+            return decoder.forward(rows.ids, mixing)
 
     def _complete(self, step: Step, tokens: dict[Request, int]) -> None:
         ended: dict[Request, Finish] = {

@@ -28,7 +28,7 @@ def prompts(count, longest=90, seed=0):
 
 
 def opened(folder, listener=ignore, **settings):
-    return open_runtime(open_source(folder), EngineConfig("cpu", **SMALL | settings), listener)
+    return open_runtime(folder, EngineConfig("cpu", **SMALL | settings), listener)
 
 
 def run(runtime, texts, config=GREEDY, eos=()):
