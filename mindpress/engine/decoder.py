@@ -1,6 +1,6 @@
 """One decoder for every family: what differs between them is in the description and the shape."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import copy
 
 import torch
@@ -12,7 +12,7 @@ from mindpress.engine.cache import Cache
 from mindpress.engine.cache_plan import CachePlan
 from mindpress.engine.contiguous import ContiguousMixing
 from mindpress.engine.layer import Mixing, Weights
-from mindpress.engine.linear import Linear
+from mindpress.engine.linear import FloatLinear, Linear
 from mindpress.engine.norm import add_normed, rms_norm
 from mindpress.engine.rotary import Rotary
 from mindpress.kernels.choice import Kernels
@@ -43,21 +43,32 @@ class Decoder:
     @property
     def nbytes(self) -> int:
         """Bytes of all weights in memory."""
-        held = [linear.nbytes for linear in self._linears()]
+        held = [linear.nbytes for linear in self.linears]
         held.append(self._outer.embedding.nbytes)
-        if self._outer.head is not self._outer.embedding:
-            held.append(self._outer.head.nbytes)
+        head = self._outer.head
+        if not isinstance(head, FloatLinear) or head.weight is not self._outer.embedding:
+            held.append(head.nbytes)
         return sum(held)
 
     @property
     def weights(self) -> str:
         """How the linears are kept and multiplied, for people: `4 bits, exact`, `float32`."""
         dense = str(self.dtype).removeprefix("torch.")
-        return ", ".join(sorted({linear.describe() or dense for linear in self._linears()}))
+        return ", ".join(sorted({linear.describe() or dense for linear in self.linears}))
 
-    def _linears(self) -> Iterator[Linear]:
-        for layer in self.layers:
-            yield from (layer.query_key_value, layer.attention_output, layer.gate_up, layer.down)
+    @property
+    def linears(self) -> list[Linear]:
+        """Those of all blocks."""
+        return [
+            linear
+            for layer in self.layers
+            for linear in (layer.query_key_value, layer.attention_output, layer.gate_up, layer.down)
+        ]
+
+    @property
+    def final_norm(self) -> Float[Tensor, " hidden"]:
+        """The weight of the last norm."""
+        return self._outer.final_norm
 
     def new_cache(self, batch: int = 1) -> Cache:
         """An empty cache for `batch` sequences of equal length."""
@@ -91,10 +102,7 @@ class Decoder:
     @torch.inference_mode()
     def forward(self, ids: Int64[Tensor, "*tokens"], mixing: Mixing) -> Hidden:
         """Hidden states after the final norm, of tokens in any arrangement `mixing` knows."""
-        eps = self.shape.norm_eps
-        x = functional.embedding(ids.to(self.device), self._outer.embedding)
-        if self._outer.embedding_scale != 1:
-            x = x * self._outer.embedding_scale
+        eps, x = self.shape.norm_eps, self.embed(ids)
         normed = rms_norm(x, self.layers[0].attention_norm, eps)
         following = [layer.attention_norm for layer in self.layers[1:]] + [self._outer.final_norm]
         for index, layer in enumerate(self.layers):
@@ -107,9 +115,15 @@ class Decoder:
         return normed
 
     @torch.inference_mode()
+    def embed(self, ids: Int64[Tensor, "*tokens"]) -> Hidden:
+        """What the first block reads."""
+        x = functional.embedding(ids.to(self.device), self._outer.embedding)
+        return x if self._outer.embedding_scale == 1 else x * self._outer.embedding_scale
+
+    @torch.inference_mode()
     def logits(self, hidden: Float[Tensor, "*tokens hidden"]) -> Logits:
         """Scores of every token as the next one, float32."""
-        logits = functional.linear(hidden, self._outer.head)
+        logits = self._outer.head(hidden)
         if self.shape.logit_cap is not None:
             logits = torch.tanh(logits / self.shape.logit_cap) * self.shape.logit_cap
         return logits.float()

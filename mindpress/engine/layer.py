@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from mindpress.engine.linear import Linear
+from mindpress.engine.linear import FloatLinear, Int8Linear, Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,13 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Outer:
-    """What stands before and after the blocks. A tied head is the embedding's own tensor."""
+    """What stands before and after the blocks. A tied head shares the embedding's tensor, but for
+    one in int8 codes."""
 
     embedding: Float[Tensor, "vocab hidden"]
     embedding_scale: float
     final_norm: Float[Tensor, " hidden"]
-    head: Float[Tensor, "vocab hidden"]
+    head: FloatLinear | Int8Linear
 
 
 @dataclass(frozen=True, slots=True)

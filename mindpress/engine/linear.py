@@ -16,6 +16,9 @@ from mindpress.formats.finite import check_finite
 from mindpress.formats.quantized import QuantizedWeight, stack_rows
 from mindpress.kernels.choice import Kernels
 from mindpress.kernels.matmul_w4a16 import PackedWeight, matmul, pack_weight
+from mindpress.kernels.matmul_w8a8.cpu import PackedInt8Weight, matmul_w8a8_cpu, pack_int8_weight
+from mindpress.kernels.matmul_w8a8.weight import quantize_weight
+from mindpress.kernels.quantize_rows.cpu import quantize_rows_cpu
 from mindpress.sources.source import LinearWeight
 
 NOT_FINITE = "download the model again, or try --dtype bfloat16 if they are too large"
@@ -61,6 +64,34 @@ class PackedLinear:
     def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
         product = matmul(x, self.weight, exact=self.exact)
         return product if self.bias is None else product.add_(self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Linear:
+    """x W^T with int8 codes of both: a scale for each output, and for each row of x."""
+
+    weight: PackedInt8Weight
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes and their scales."""
+        return self.weight.nbytes
+
+    def describe(self) -> str:
+        """For people."""
+        return "8 bits, int8 activations"
+
+    def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
+        rows = quantize_rows_cpu(x.reshape(-1, x.shape[-1]))
+        return matmul_w8a8_cpu(rows, self.weight).view(*x.shape[:-1], -1)
+
+
+def head_of(weight: Float[Tensor, "vocab hidden"], kernels: Kernels) -> FloatLinear | Int8Linear:
+    """The product that gives logits. Where activations are int8 codes anyway, its weights are too:
+    they are the largest matrix of a small model, and it is read for every token."""
+    if kernels.name != "cpu" or kernels.exact or weight.shape[1] % 4:
+        return FloatLinear(weight)
+    return Int8Linear(pack_int8_weight(quantize_weight(weight)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from mindpress.engine.linear import (
     PackedLinear,
     Placement,
     SummedLinear,
+    head_of,
     stack,
 )
 from mindpress.engine.memory import device_errors
@@ -213,7 +214,10 @@ class _Loading:
             embedding=embedding,
             embedding_scale=factor if source.architecture.scales_embedding else 1.0,
             final_norm=self._norm(source.final_norm(), "final norm"),
-            head=embedding if shape.tied else self._matrix(source.head(), "head"),
+            head=head_of(
+                embedding if shape.tied else self._matrix(source.head(), "head"),
+                self._place.kernels,
+            ),
         )
 
     def _matrix(self, stored: Tensor, name: str) -> Tensor:

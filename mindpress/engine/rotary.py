@@ -68,6 +68,14 @@ class Rotary:
         """Cached keys of a text in one regime are of no use in another."""
         return int(self._shape.rope.kind == "longrope" and length > self._trained)
 
+    def salt(self, prompt: int, total: int) -> tuple[int, int]:
+        """Texts of different salts must not share keys: their angles differ.
+
+        A prompt past the trained length of the dynamic kind has those of its own length.
+        """
+        dynamic = self._shape.rope.kind == "dynamic" and prompt > self._trained
+        return self.regime(total), prompt if dynamic else 0
+
     def tables(self, start: int, length: int, horizon: int) -> tuple[Table, Table]:
         """Cosines and sines of `length` positions from `start`, in a text of `horizon` tokens."""
         frequencies, factor = self._frequencies_at(horizon)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mindpress.engine.config import GenerationConfig
 from mindpress.engine.decoder import Decoder
+from mindpress.engine.fused import fused_blocks
 from mindpress.engine.logprobs import TokenLogprobs, logprobs_of
 from mindpress.engine.memory import device_errors
 from mindpress.engine.paged import LayerPages, PagedMixing
@@ -67,6 +68,7 @@ class Runtime:
     ) -> None:
         self.decoder, self.memory, self.limits = decoder, memory, limits
         self._team = team
+        self._fused = fused_blocks(decoder, memory.layers) if team is None else None
         self._operations = operations
         self.pool = PagePool(memory.pages, memory.tokens)
         self.scheduler = Scheduler(self.pool, limits)
@@ -90,7 +92,7 @@ class Runtime:
         sampler = Sampler(config.sampling(defaults), config.seed, self.decoder.shape.vocab)
         ends = () if config.ignore_eos else frozenset(eos_ids)
         answer = Answer(len(prompt), sampler, ends, config.logprobs)
-        salt = self.decoder.rotary.regime(len(prompt))
+        salt = self.decoder.rotary.salt(len(prompt), len(prompt))
         self._count += 1
         request = Request(self._count, tuple(prompt), config.max_new_tokens, salt, answer)
         self.scheduler.add(request)
@@ -128,6 +130,8 @@ class Runtime:
 
     def _forward(self, rows: StepRows) -> Float[Tensor, "rows hidden"]:
         decoder = self.decoder
+        if self._fused is not None and self._fused.takes(len(rows.ids)):
+            return self._fused(decoder.embed(rows.ids), rows.places)
         mixing = PagedMixing(decoder.shape, self.memory.layers, self._operations, rows.places)
         if self._team is None:
             return decoder.forward(rows.ids, mixing)
@@ -142,9 +146,9 @@ class Runtime:
         kept = {request: token for request, token in tokens.items() if request not in ended}
         self.scheduler.complete(step, kept, ended)
         for request in kept:
-            regime = self.decoder.rotary.regime(len(request.ids))
-            if request.state == "running" and regime != request.salt:
-                self.scheduler.restart(request, regime)
+            salt = self.decoder.rotary.salt(len(request.prompt), len(request.ids))
+            if request.state == "running" and salt != request.salt:
+                self.scheduler.restart(request, salt)
 
     def _drawn(
         self, requests: list[Request], logits: Float[Tensor, "asked vocab"]

@@ -47,18 +47,11 @@ class _Plan:
 
     rows: int
     parts: dict[Request, Part] = field(default_factory=dict)
-    preempted: bool = False
 
     def add(self, request: Request, count: int) -> None:
         last = count == request.unread
         self.parts[request] = Part(request, request.computed, count, last)
         self.rows -= count
-
-    def drop(self, request: Request) -> None:
-        self.preempted = True
-        part = self.parts.pop(request, None)
-        if part is not None:
-            self.rows += part.count
 
 
 class Scheduler:
@@ -66,11 +59,12 @@ class Scheduler:
 
     Those that run arrived before those that wait, always. The first of them goes on whatever
     happens: others give up their pages for it, the latest first, and it ends (`context`) when it
-    fills session_len or the whole pool. So everybody's turn comes.
+    fills `room`: session_len tokens, or the whole pool. So everybody's turn comes.
     """
 
     def __init__(self, pool: PagePool, limits: Limits) -> None:
         self.pool, self.limits = pool, limits
+        self.room = min(limits.session_len, pool.pages * pool.tokens)
         self._waiting: OrderedDict[Request, None] = OrderedDict()
         self._running: OrderedDict[Request, None] = OrderedDict()
         self._arrivals = 0
@@ -91,11 +85,6 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing is left to do."""
         return not self._waiting and not self._running
-
-    @property
-    def room(self) -> int:
-        """Tokens that a sequence can store."""
-        return min(self.limits.session_len, self.pool.pages * self.pool.tokens)
 
     def add(self, request: Request) -> None:
         """Queue a new request. ConfigError when it could never run."""
@@ -141,8 +130,7 @@ class Scheduler:
         for request in running:
             if request.unread > 1:
                 self._continue(request, plan)
-        # What preemption left over is for those that run: whoever came in now would go out next.
-        while not plan.preempted and self._admit(plan):
+        while self._admit(plan):
             pass
         return Step(tuple(plan.parts.values()))
 
@@ -184,7 +172,7 @@ class Scheduler:
                 break
             latest = next(reversed(self._running))
             self._preempt(latest)
-            plan.drop(latest)
+            plan.parts.pop(latest, None)
             if latest is request:
                 return False
         return True
@@ -199,8 +187,8 @@ class Scheduler:
         self._waiting.move_to_end(request, last=False)
 
     def _admit(self, plan: _Plan) -> bool:
-        places = min(self.limits.max_batch, self.limits.rows_per_step)
-        if not self._waiting or plan.rows == 0 or len(self._running) >= places:
+        full = plan.rows == 0 or len(self._running) >= self.limits.max_batch
+        if full or not self._waiting:
             return False
         request = next(iter(self._waiting))
         refused, available = self._refused or (None, 0)

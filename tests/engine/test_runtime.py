@@ -113,6 +113,35 @@ def test_equal_beginnings_are_read_once(llama):
     assert [later[0].tokens] == alone(llama, [[*start, 12, 13]])
 
 
+DYNAMIC = {"rope_theta": 5000.0, "rope_type": "dynamic", "factor": 4.0}
+LONG = {
+    "rope_theta": 10000.0,
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 16,
+    "long_factor": [3.0] * 16,
+    "original_max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "rope", "trained"), [("llama", DYNAMIC, 64), ("phi3", LONG, 512)]
+)
+def test_texts_past_the_trained_length(family, rope, trained, tmp_path):
+    """Angles depend on the length of the text: equal beginnings of others cannot be shared, and
+    a text that grows into longrope's second regime is read again."""
+    folder = tmp_path / "model"
+    sizes = {"rope_parameters": rope, "max_position_embeddings": trained}
+    if family == "phi3":
+        sizes["original_max_position_embeddings"] = 64
+    save_tiny(family, folder, tokenizer=False, **sizes)
+    start = prompts(1, 90, seed=5)[0]
+    start = (start * 90)[:60]
+    texts = [start, [*start, *start[:40]], [*start, *start[:39], 7], start[:50]]
+    runtime = opened(folder)
+    answers = [run(runtime, [text])[0] for text in texts]
+    assert [answer.tokens for answer in answers] == alone(folder, texts)
+
+
 def test_a_seed_gives_the_same_answer_in_any_company(llama):
     text, *others = prompts(4)
     config = GenerationConfig(max_new_tokens=12, temperature=1.0, seed=3, ignore_eos=True)

@@ -99,6 +99,7 @@ def check_pages(scheduler):
     assert not any(request.pages for request in scheduler.waiting)
     for request in scheduler.running:
         assert len(set(request.pages)) == len(request.pages)
+        assert request.offered == request.computed // TOKENS
         forms = stored_forms(request.ids[: request.computed], request.salt)
         for place, page in enumerate(request.pages):
             holders[page] += 1
@@ -355,9 +356,12 @@ def test_a_restart_computes_all_under_another_salt_and_keeps_the_place():
     step = scheduler.schedule()
     check_step(scheduler, step)
     assert counts(step) == {1: 1, 0: 9}
-    model.run(step)
+    scheduler.complete(step, dict.fromkeys(model.run(step), 5), {})
+    check_pages(scheduler)
     assert scheduler.running == (first, second)
-    assert first.prompt == (1,) * 6
+    assert (first.prompt, first.new_tokens) == ((1,) * 6, 4)
+    assert scheduler.pool.find(first.ids, salt=2) == first.pages[:2]
+    assert scheduler.pool.find(second.ids, salt=2) == []
 
 
 def test_length_context_and_the_reasons_of_the_caller_end_requests():
