@@ -15,23 +15,36 @@ NATIVE = Path("mindpress", "kernels", "native")
 
 
 class NativeLibrary(BuildHookInterface):
-    """Puts the library beside its sources, and into the wheel although git ignores it."""
+    """Puts the library beside its sources, and into the wheel although git ignores it.
+
+    Where there is none, a text file in its place says why: pip shows warnings only with -v.
+    """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
-        build = _load(Path(self.root) / NATIVE / "build.py")
-        library = NATIVE / build.NAME
-        (self.root / library).unlink(missing_ok=True)  # of an earlier build, maybe of other sources
-        if os.environ.get("MINDPRESS_NO_NATIVE", "") not in ("", "0"):
-            self.app.display_info("MINDPRESS_NO_NATIVE is set: the CPU kernels are left out")
+        folder = Path(self.root) / NATIVE
+        build = _load(folder / "build.py")
+        for name in (build.NAME, build.OBSTACLE):  # of an earlier build, maybe of other sources
+            (folder / name).unlink(missing_ok=True)
+        obstacle = _compile(build, folder)
+        if obstacle is None:
+            build_data["artifacts"].append(f"/{(NATIVE / build.NAME).as_posix()}")
+            build_data["pure_python"] = False
+            build_data["tag"] = f"py3-none-{_platform()}"  # it calls nothing of Python
             return
-        try:
-            build.compile_library(self.root / NATIVE)
-        except build.CompileError as error:
-            self.app.display_warning(f"the CPU kernels are left out of this build: {error}")
-            return
-        build_data["artifacts"].append(f"/{library.as_posix()}")
-        build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{_platform()}"  # it calls nothing of Python
+        self.app.display_warning(f"the CPU kernels are left out of this build: {obstacle}")
+        (folder / build.OBSTACLE).write_text(f"{obstacle}\n", encoding="utf-8")
+        build_data["artifacts"].append(f"/{(NATIVE / build.OBSTACLE).as_posix()}")
+
+
+def _compile(build: ModuleType, folder: Path) -> str | None:
+    """Make the library, or say why there is none."""
+    if os.environ.get("MINDPRESS_NO_NATIVE", "") not in ("", "0"):
+        return "MINDPRESS_NO_NATIVE was set"
+    try:
+        build.compile_library(folder)
+    except build.CompileError as error:
+        return str(error)
+    return None
 
 
 def _platform() -> str:

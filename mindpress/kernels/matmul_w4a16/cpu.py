@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from mindpress.errors import ConfigError, InputError, ResourceError
+from mindpress.errors import InputError
 from mindpress.kernels.matmul_w4a16.packed import BLOCK, PackedWeight
-from mindpress.kernels.native.library import INSTRUCTION_SETS, InstructionSet, W4Weight, native
+from mindpress.kernels.native.call import check, how, library_for
+from mindpress.kernels.native.library import InstructionSet, native
+from mindpress.kernels.native.structures import W4Weight
 
 # From about this many rows on, dequantizing a panel of outputs and torch's product are faster than
-# the exact kernel, which unpacks codes again for every eight rows.
-PANEL_ROWS = 96
+# the exact kernel, which unpacks codes again for every eight rows, or four without AVX-512.
+PANEL_ROWS: dict[InstructionSet, int] = {"portable": 12, "avx2": 64, "avx512vnni": 96}
 PANEL_BYTES = 2**22
 
 
@@ -54,7 +56,7 @@ def matmul(
     rows = x.float().reshape(-1, packed.inputs).contiguous()
     y = rows.new_empty(len(rows), packed.outputs)
     call = _Call(packed, options or CpuOptions())
-    if exact and len(rows) >= PANEL_ROWS:
+    if exact and len(rows) >= call.panel_rows:
         call.by_panels(rows, y)
     else:
         call.multiply(rows, y, exact=exact)
@@ -66,16 +68,13 @@ class _Call:
 
     def __init__(self, packed: PackedWeight, options: CpuOptions) -> None:
         found = native()
-        if found.library is None:
-            raise ResourceError(
-                f"no CPU kernel for 4-bit weights: {found.reason}",
-                hint="install a C++ compiler, then mindpress again; or dequantize the weight",
-            )
-        self._library = found.library
+        self._library = library_for("4-bit weights", found)
         self._packed = packed  # its memory is what the structure points to
-        self._weight = ctypes.byref(_structure(packed))
-        set_number = INSTRUCTION_SETS.index(options.instructions)
-        self._how = set_number, options.threads or torch.get_num_threads()
+        self._weight = ctypes.byref(structure_of_weight(packed))
+        self._how = how(options.threads, options.instructions)
+        best = options.instructions == "best"
+        used = found.instruction_sets[-1] if best else options.instructions
+        self.panel_rows = PANEL_ROWS[used]
 
     def multiply(self, x: Tensor, y: Tensor, *, exact: bool) -> None:
         done = self._library.w4_matmul(
@@ -99,15 +98,9 @@ class _Call:
             torch.mm(x, panel[:, : target.shape[1]], out=target)
 
     def _check(self, status: int) -> None:
-        if status == 2:
-            chosen = INSTRUCTION_SETS[self._how[0]]
-            raise ConfigError(
-                f"this processor does not have {chosen}", hint="leave the choice to the kernel"
-            )
-        if status != 0:
-            raise ResourceError(f"the product with a 4-bit weight failed with status {status}")
+        check(status, "the product with a 4-bit weight", self._how[0])
 
 
-def _structure(packed: PackedWeight) -> W4Weight:
+def structure_of_weight(packed: PackedWeight) -> W4Weight:
     addresses = (part.data_ptr() for part in (packed.codes, packed.scales, packed.zeros))
     return W4Weight(*addresses, packed.outputs, packed.inputs, packed.group_size)

@@ -17,6 +17,8 @@ from mindpress.formats.quantized import QuantizedWeight
 
 BLOCK = 16
 GROUPS = (128, 64, 32)
+LARGEST_CODE = 15
+SLICE = 2**20  # codes that are packed at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +45,36 @@ class PackedWeight:
 
 
 def pack_weight(weight: QuantizedWeight) -> PackedWeight:
-    """`weight` for `matmul`.
+    """`weight` for `matmul`. Peak memory beside the result: about 4 MiB.
 
     Groups of other sizes, up to whole rows, become several of 128, 64 or 32 that share scale and
     zero. Raises ConfigError for other bits, a group no multiple of 32, outputs no multiple of 8.
     """
     _check(weight)
+    outputs, inputs = weight.codes.shape
     size = next(size for size in GROUPS if weight.group_size % size == 0)
-    repeats = weight.group_size // size
-    halves = _blocks(weight.codes).unflatten(2, (-1, 2, size // 8, 4)).unbind(3)
-    codes = halves[0] | halves[1] << 4  # [blocks, 16, groups, steps, 4]
-    scales = weight.scales.float().repeat_interleave(repeats, dim=1)
-    zeros = weight.zeros.repeat_interleave(repeats, dim=1)
-    return PackedWeight(
-        codes=codes.permute(0, 2, 3, 1, 4).flatten(3).contiguous(),
-        scales=_blocks(scales).transpose(1, 2).contiguous(),
-        zeros=_blocks(zeros).transpose(1, 2).contiguous(),
-        outputs=len(weight.codes),
+    blocks, groups = -(-outputs // BLOCK), inputs // size
+    packed = PackedWeight(
+        codes=weight.codes.new_empty(blocks, groups, size // 8, 4 * BLOCK),
+        scales=torch.empty(blocks, groups, BLOCK),
+        zeros=weight.zeros.new_empty(blocks, groups, BLOCK),
+        outputs=outputs,
     )
+    at_once = max(1, SLICE // (BLOCK * inputs))
+    for first in range(0, blocks, at_once):
+        _pack_slice(weight, packed, slice(first, first + at_once))
+    return packed
+
+
+def _pack_slice(weight: QuantizedWeight, into: PackedWeight, blocks: slice) -> None:
+    rows, size = slice(blocks.start * BLOCK, blocks.stop * BLOCK), into.group_size
+    halves = _blocks(weight.codes[rows]).unflatten(2, (-1, 2, size // 8, 4)).unbind(3)
+    codes = halves[0] | halves[1] << 4  # [blocks, 16, groups, steps, 4]
+    into.codes[blocks] = codes.permute(0, 2, 3, 1, 4).flatten(3)
+    repeats = weight.group_size // size
+    for numbers, place in ((weight.scales, into.scales), (weight.zeros, into.zeros)):
+        repeated = _blocks(numbers[rows]).repeat_interleave(repeats, dim=2)
+        place[blocks] = repeated.transpose(1, 2)
 
 
 def _blocks(rows: Tensor) -> Tensor:
@@ -80,10 +94,10 @@ def _check(weight: QuantizedWeight) -> None:
             f"the CPU kernel needs groups of a multiple of 32 inputs, not {weight.group_size}",
             hint="quantize with groups of 32, 64 or 128",
         )
-    if outputs % 8 != 0:
+    if outputs % 8 != 0 or outputs == 0:
         raise ConfigError(
-            f"the CPU kernel needs a multiple of 8 outputs, not {outputs}",
+            f"the CPU kernel needs a multiple of 8 outputs, at least 8, not {outputs}",
             hint="dequantize the weight instead",
         )
-    if weight.codes.device.type != "cpu" or torch.any(weight.codes > 15):
+    if weight.codes.device.type != "cpu" or weight.codes.amax() > LARGEST_CODE:
         raise ConfigError("the CPU kernel needs codes from 0 to 15 in the memory of the CPU")

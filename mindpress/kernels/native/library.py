@@ -1,32 +1,39 @@
 """The compiled library, if there is one, and what it can do on this processor."""
 
 import ctypes
-from ctypes import POINTER, Structure, c_int, c_int64, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_void_p
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from mindpress.kernels.native.build import NAME
+from mindpress.kernels.native.build import FOLDER as SOURCES
+from mindpress.kernels.native.build import NAME, OBSTACLE
+from mindpress.kernels.native.structures import (
+    Attention,
+    Pages,
+    StepLayer,
+    StepRows,
+    StepShape,
+    W4Weight,
+    W8Weight,
+)
 
-ABI = 1
-FOLDER = Path(__file__).parent
+ABI = 2
+FOLDER = SOURCES
 
 InstructionSet = Literal["best", "portable", "avx2", "avx512vnni"]
-INSTRUCTION_SETS: tuple[InstructionSet, ...] = get_args(InstructionSet)  # in the order of w4.cpp
+INSTRUCTION_SETS: tuple[InstructionSet, ...] = get_args(InstructionSet)  # as in instructions.hpp
 
 
-class W4Weight(Structure):
-    """struct W4Weight of w4_weight.hpp."""
+class Status(IntEnum):
+    """enum Status of instructions.hpp: what a function of the library returns."""
 
-    _fields_ = (
-        ("codes", c_void_p),
-        ("scales", c_void_p),
-        ("zeros", c_void_p),
-        ("outputs", c_int64),
-        ("inputs", c_int64),
-        ("group", c_int64),
-    )
+    DONE = 0
+    BAD_SHAPE = 1
+    NOT_SUPPORTED = 2
+    NO_MEMORY = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,14 @@ class Native:
         """Those this processor can run, the best one last; empty without a library."""
         if self.library is None:
             return []
+        runs = self.library.mindpress_instruction_set
         named = list(enumerate(INSTRUCTION_SETS))[1:]
-        return [name for number, name in named if self.library.w4_instruction_set(number) == number]
+        return [name for number, name in named if runs(number) == number]
+
+    @property
+    def sources(self) -> str:
+        """`build.fingerprint` of what it was compiled from; empty without a library."""
+        return "" if self.library is None else self.library.mindpress_sources().decode()
 
 
 @cache
@@ -54,7 +67,7 @@ def native() -> Native:
 def load(file: Path) -> Native:
     """The library in `file`, if it is one this version can call."""
     if not file.exists():
-        return Native(None, f"{file.name} was not compiled when mindpress was installed")
+        return Native(None, _why_not_compiled(file))
     try:
         library = ctypes.CDLL(str(file))
         found = library.mindpress_abi()
@@ -67,8 +80,27 @@ def load(file: Path) -> Native:
     return Native(library, f"{file.name} uses {loaded.instruction_sets[-1]}")
 
 
+def _why_not_compiled(file: Path) -> str:
+    """In one line: the first of what the build left."""
+    plain = f"{file.name} was not compiled when mindpress was installed"
+    try:
+        left = file.with_name(OBSTACLE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return plain
+    first = next(iter(left.splitlines()), "").strip()
+    return f"{plain}: {first}" if first else plain
+
+
 def _declare(library: ctypes.CDLL) -> None:
-    weight = POINTER(W4Weight)
-    library.w4_instruction_set.argtypes = [c_int]
-    library.w4_matmul.argtypes = [weight, c_void_p, c_int64, c_void_p, c_int, c_int, c_int]
-    library.w4_dequantize.argtypes = [weight, c_int64, c_int64, c_void_p, c_int, c_int]
+    library.mindpress_instruction_set.argtypes = [c_int]
+    library.mindpress_sources.restype = c_char_p
+    w4, w8, pages = POINTER(W4Weight), POINTER(W8Weight), POINTER(Pages)
+    library.w4_matmul.argtypes = [w4, c_void_p, c_int64, c_void_p, c_int, c_int, c_int]
+    library.w4_dequantize.argtypes = [w4, c_int64, c_int64, c_void_p, c_int, c_int]
+    library.attend_pages.argtypes = [POINTER(Attention), pages, pages, c_int, c_int]
+    library.write_pages.argtypes = [pages, c_void_p, c_void_p, c_int64, c_int, c_int]
+    library.w8_matmul.argtypes = [w8, c_void_p, c_void_p, c_int64, c_void_p, c_int, c_int]
+    rows = [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int, c_int]
+    library.quantize_rows.argtypes = rows
+    step = [POINTER(StepShape), POINTER(StepLayer), c_void_p, POINTER(StepRows)]
+    library.decoder_step.argtypes = [*step, c_void_p, c_void_p, c_int, c_int]

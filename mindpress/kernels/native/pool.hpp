@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -16,7 +17,7 @@ namespace mindpress {
 
 class Pool {
  public:
-  using Work = std::function<void(int64_t)>;
+  using Work = std::function<void(int64_t item, int worker)>;
 
   // The pool of this process. After a fork the child has none of the parent's threads, and locks
   // of the parent's pool may be held for ever: the child makes a pool of its own. Pools are never
@@ -31,17 +32,30 @@ class Pool {
     return *pool;
   }
 
-  // work(0) ... work(items - 1), in any order, on this thread and up to threads - 1 others. One
-  // caller at a time gets the other threads; who comes meanwhile does everything alone.
+  // Workers that `run` numbers: no more than items, since the others would be woken for nothing.
+  static int workers(int threads, int64_t items) {
+    return static_cast<int>(std::clamp<int64_t>(items, 1, std::max(threads, 1)));
+  }
+
+  // work(0, w) ... work(items - 1, w), in any order, on this thread (worker w = 0) and up to
+  // workers() - 1 others (w from 1). One caller at a time gets the other threads; who comes
+  // meanwhile does everything alone.
   void run(int threads, int64_t items, const Work& work) {
     std::unique_lock<std::mutex> turn(turn_, std::defer_lock);
-    if (threads <= 1 || items <= 1 || !turn.try_lock()) {
-      for (int64_t item = 0; item < items; ++item) work(item);
+    const int helpers = workers(threads, items) - 1;
+    if (helpers == 0 || !turn.try_lock()) {
+      for (int64_t item = 0; item < items; ++item) work(item, 0);
       return;
     }
-    offer(threads - 1, items, work);
-    drain();
+    offer(helpers, items, work);
+    drain(0);
     withdraw();
+  }
+
+  // Threads that this pool has started so far.
+  int started() {
+    std::lock_guard<std::mutex> guard(mutex_);
+    return started_;
   }
 
  private:
@@ -67,8 +81,8 @@ class Pool {
     finished_.wait(lock, [this] { return working_ == 0; });
   }
 
-  void drain() {
-    for (int64_t item = next_++; item < items_; item = next_++) (*work_)(item);
+  void drain(int worker) {
+    for (int64_t item = next_++; item < items_; item = next_++) (*work_)(item, worker);
   }
 
   bool start_one() {
@@ -94,7 +108,7 @@ class Pool {
       if (index >= wanted_) continue;  // not for this one, or over already
       ++working_;
       lock.unlock();
-      drain();
+      drain(index + 1);
       lock.lock();
       if (--working_ == 0) finished_.notify_all();
     }

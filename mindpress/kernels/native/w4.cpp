@@ -1,10 +1,10 @@
-// Products with weights of 4-bit codes, as plain C functions: no Python and no torch in here, so
-// that one library serves every version of both.
+// Products with weights of 4-bit codes.
 
 #include <algorithm>
 #include <memory>
 #include <new>
 
+#include "instructions.hpp"
 #include "pool.hpp"
 #include "w4_portable.hpp"
 #include "w4_weight.hpp"
@@ -15,9 +15,6 @@
 
 namespace mindpress {
 namespace {
-
-enum Status { kDone = 0, kBadShape = 1, kNotSupported = 2, kNoMemory = 3 };
-enum InstructionSet { kBest = 0, kPortable = 1, kAvx2 = 2, kAvx512 = 3 };
 
 constexpr int64_t kBytesOfRows = 512 * 1024;   // of x at a time: stays in the second-level cache
 constexpr int64_t kProductsPerItem = 1 << 18;  // less is not worth handing to another thread
@@ -35,34 +32,12 @@ constexpr Kernels kPortableKernels = {portable::kRows, portable::prepare, portab
 constexpr Kernels kAvx2Kernels = {avx2::kRows, avx2::prepare, avx2::multiply, avx2::dequantize};
 constexpr Kernels kAvx512Kernels = {avx512::kRows, avx512::prepare, avx512::multiply,
                                     avx512::dequantize};
+#else
+constexpr Kernels kAvx2Kernels = kPortableKernels, kAvx512Kernels = kPortableKernels;
 #endif
 
-bool supported(int set) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (set == kAvx2) return has_avx2;
-  if (set == kAvx512) {
-    return has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
-  }
-#endif
-  return set == kPortable;
-}
-
-int resolve(int set) {
-  if (set != kBest) return set;
-  if (supported(kAvx512)) return kAvx512;
-  return supported(kAvx2) ? kAvx2 : kPortable;
-}
-
-const Kernels& kernels_of([[maybe_unused]] int set) {
-#if defined(__x86_64__)
-  if (set == kAvx2) return kAvx2Kernels;
-  if (set == kAvx512) return kAvx512Kernels;
-#endif
-  return kPortableKernels;
+const Kernels& kernels_of(int set) {
+  return table_of(set, kPortableKernels, kAvx2Kernels, kAvx512Kernels);
 }
 
 bool well_formed(const W4Weight& weight) {
@@ -101,7 +76,7 @@ void prepare_all(const Kernels& kernels, const W4Weight& weight, const float* x,
                  int threads) {
   // Remaining narrower tiles begin where no multiple of the widest one does: one item takes them.
   const int64_t items = (rows.count + kernels.rows - 1) / kernels.rows;
-  Pool::instance().run(items > 4 ? threads : 1, items, [&](int64_t item) {
+  Pool::instance().run(items > 4 ? threads : 1, items, [&](int64_t item, int) {
     int64_t m = item * kernels.rows;
     const int64_t end = std::min(rows.count, m + kernels.rows);
     while (m < end) {
@@ -116,7 +91,7 @@ void multiply_all(const Kernels& kernels, const W4Weight& weight, const Rows& ro
   const int64_t blocks = blocks_of(weight);
   const int64_t products = kBlock * weight.inputs * rows.count;
   const int64_t per_item = std::max<int64_t>(1, kProductsPerItem / products);
-  Pool::instance().run(threads, (blocks + per_item - 1) / per_item, [&](int64_t item) {
+  Pool::instance().run(threads, (blocks + per_item - 1) / per_item, [&](int64_t item, int) {
     const int64_t end = std::min(blocks, (item + 1) * per_item);
     for (int64_t block = item * per_item; block < end; ++block) {
       kernels.multiply(weight, block, rows, y);
@@ -138,26 +113,15 @@ void matmul(const Kernels& kernels, const W4Weight& weight, const float* x, int6
 }  // namespace
 }  // namespace mindpress
 
-#define EXPORT __attribute__((visibility("default")))
-
 extern "C" {
-
-// Changes with every change of the functions and structures here; library.py expects one value.
-EXPORT int mindpress_abi() { return 1; }
-
-// The instruction set that `set` stands for on this processor (0: the best one), or -1.
-EXPORT int w4_instruction_set(int set) {
-  const int chosen = mindpress::resolve(set);
-  return mindpress::supported(chosen) ? chosen : -1;
-}
 
 // y [rows][outputs] = x [rows][inputs] times the weight, transposed. exact: x stays float32; else
 // it becomes int8 codes with one scale per row and group. 0, or why it was not done.
 EXPORT int w4_matmul(const W4Weight* weight, const float* x, int64_t rows, float* y, int exact,
                      int set, int threads) try {
   if (!mindpress::well_formed(*weight) || rows < 0) return mindpress::kBadShape;
-  const int chosen = w4_instruction_set(set);
-  if (chosen < 0) return mindpress::kNotSupported;
+  const int chosen = mindpress::resolve(set);
+  if (chosen == mindpress::kBest) return mindpress::kNotSupported;
   if (rows > 0) {
     mindpress::matmul(mindpress::kernels_of(chosen), *weight, x, rows, y, exact != 0, threads);
   }
@@ -171,11 +135,11 @@ EXPORT int w4_dequantize(const W4Weight* weight, int64_t first, int64_t blocks, 
                          int set, int threads) try {
   const bool inside = first >= 0 && blocks >= 0 && first + blocks <= mindpress::blocks_of(*weight);
   if (!mindpress::well_formed(*weight) || !inside) return mindpress::kBadShape;
-  const int chosen = w4_instruction_set(set);
-  if (chosen < 0) return mindpress::kNotSupported;
+  const int chosen = mindpress::resolve(set);
+  if (chosen == mindpress::kBest) return mindpress::kNotSupported;
   const mindpress::Kernels& kernels = mindpress::kernels_of(chosen);
   const int64_t stride = blocks * mindpress::kBlock;
-  mindpress::Pool::instance().run(threads, blocks, [&](int64_t block) {
+  mindpress::Pool::instance().run(threads, blocks, [&](int64_t block, int) {
     kernels.dequantize(*weight, first + block, panel + block * mindpress::kBlock, stride);
   });
   return mindpress::kDone;

@@ -3,12 +3,13 @@
 
 #include <immintrin.h>
 
+#include "instructions.hpp"
 #include "w4_weight.hpp"
 
 namespace mindpress {
 namespace avx2 {
 
-#define TARGET __attribute__((target("avx2,fma")))
+#define TARGET TARGET_AVX2
 constexpr int kLanes = 8;
 constexpr int kRows = 4;
 

@@ -3,12 +3,13 @@
 
 #include <immintrin.h>
 
+#include "instructions.hpp"
 #include "w4_weight.hpp"
 
 namespace mindpress {
 namespace avx512 {
 
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")))
+#define TARGET TARGET_AVX512
 constexpr int kLanes = 16;
 constexpr int kRows = 8;
 
