@@ -1,17 +1,17 @@
 """A conversation with a model on disk."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mindpress.checkpoint.companions import load_tokenizer
 from mindpress.checkpoint.hub import local_folder
 from mindpress.engine.config import EngineConfig, GenerationConfig
-from mindpress.engine.decoder import Decoder
 from mindpress.engine.defaults import ModelDefaults, read_defaults
-from mindpress.engine.generate import generate
-from mindpress.engine.loader import load_decoder
-from mindpress.engine.sequence import CachedSequence
+from mindpress.engine.generate import Generation, generate
+from mindpress.engine.opening import open_runtime
+from mindpress.engine.runtime import Runtime
 from mindpress.engine.stream import AnswerStats, TextStream
 from mindpress.engine.template import Message, encode_messages, has_template
 from mindpress.errors import MindpressError
@@ -28,14 +28,13 @@ class ChatSession:
     """
 
     def __init__(
-        self, decoder: Decoder, tokenizer: Any, defaults: ModelDefaults, system: str | None = None
+        self, runtime: Runtime, tokenizer: Any, defaults: ModelDefaults, system: str | None = None
     ) -> None:
         self.system = system
         self.messages: list[Message] = []
         self.stats: AnswerStats | None = None
         self._tokenizer, self._defaults = tokenizer, defaults
-        self._decoder = decoder
-        self._sequence = CachedSequence(decoder)
+        self._runtime = runtime
 
     def ask(self, text: str, config: GenerationConfig | None = None) -> Iterator[str]:
         """Pieces of the answer as they are computed. Stop reading to stop the answer; what was
@@ -48,34 +47,34 @@ class ChatSession:
         question = {"role": "user", "content": text}
         prompt = encode_messages(self._tokenizer, [*before, *self.messages, question])
         generation = generate(
-            self._decoder,
+            self._runtime,
             prompt,
             config,
             self._defaults.eos_ids,
             defaults=self._defaults.sampling,
-            sequence=self._sequence,
         )
-        stream = TextStream(generation, self._tokenizer, config.stop)
-        return self._answer(question, stream, len(prompt))
+        return self._answer(question, generation, config, len(prompt))
 
     @property
     def weights(self) -> str:
         """How the linears are kept and multiplied, for people."""
-        return self._decoder.weights
+        return self._runtime.decoder.weights
 
     @property
     def cache(self) -> str:
         """How keys and values are kept, for people."""
-        decoder = self._decoder
-        size = decoder.new_cache().bytes_per_token
+        decoder, memory = self._runtime.decoder, self._runtime.memory
+        size = memory.nbytes // (memory.pages * memory.tokens)
         return f"{decoder.cache_plan.describe(decoder.dtype)}, {size:,} bytes a token"
 
     def clear(self) -> None:
         """Forget questions and answers; the system message stays."""
         self.messages.clear()
-        self._sequence = CachedSequence(self._decoder)
 
-    def _answer(self, question: Message, stream: TextStream, prompt_tokens: int) -> Iterator[str]:
+    def _answer(
+        self, question: Message, generation: Generation, config: GenerationConfig, prompt: int
+    ) -> Iterator[str]:
+        stream = TextStream(generation, self._tokenizer, config.stop)
         answer = {"role": "assistant", "content": ""}
         self.messages += [question, answer]
         try:
@@ -86,7 +85,8 @@ class ChatSession:
             del self.messages[-2:]
             raise
         finally:
-            self.stats = stream.stats(prompt_tokens)
+            generation.close()
+            self.stats = stream.stats(prompt)
 
 
 def open_chat(
@@ -102,11 +102,11 @@ def open_chat(
     The tokenizer is opened before the weights are read. `listener` hears the loading, and a Note
     when the tokenizer has no chat template.
     """
-    source = open_source(local_folder(str(path)))
-    folder = source.tokenizer_folder
+    place = local_folder(str(path))
+    folder = open_source(place).tokenizer_folder
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     defaults = read_defaults(folder, tokenizer)
     if not has_template(tokenizer):
         listener(Note(f"{folder}: no chat template; messages are joined as plain text"))
-    decoder = load_decoder(source, engine_config or EngineConfig(), listener)
-    return ChatSession(decoder, tokenizer, defaults, system)
+    config = replace(engine_config or EngineConfig(), max_batch_size=1)
+    return ChatSession(open_runtime(place, config, listener), tokenizer, defaults, system)

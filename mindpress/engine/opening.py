@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mindpress.engine.config import EngineConfig
+from mindpress.engine.decoder import Decoder
 from mindpress.engine.loader import Share, load_decoder
 from mindpress.engine.page_plan import plan_memory
 from mindpress.engine.reshaped import part_of
@@ -37,13 +38,21 @@ def open_runtime(path: Path, config: EngineConfig, listener: Listener = ignore) 
         raise
 
 
+def runtime_of(
+    decoder: Decoder, config: EngineConfig, listener: Listener = ignore, team: Team | None = None
+) -> Runtime:
+    """A runtime of weights that are in memory; `config` says how large its cache is."""
+    operations = paged_operations(decoder.kernels)
+    memory, limits = plan_memory(decoder, config, operations, listener)
+    return Runtime(decoder, memory, operations, limits, team)
+
+
 def _opened(
     source: ModelSource, config: EngineConfig, listener: Listener, team: Team | None = None
 ) -> Runtime:
     share = None if team is None else Share(0, config.tp, add)
     decoder = load_decoder(source, config, listener, share)
-    operations = paged_operations(decoder.kernels)
-    memory, limits = plan_memory(decoder, config, operations, listener)
+    runtime = runtime_of(decoder, config, listener, team)
     if team is not None:
-        team.tell((memory.pages, memory.tokens))
-    return Runtime(decoder, memory, operations, limits, team)
+        team.tell((runtime.memory.pages, runtime.memory.tokens))
+    return runtime

@@ -17,9 +17,9 @@ from mindpress.engine.pool import PagePool
 from mindpress.engine.request import Finish, Request
 from mindpress.engine.sampling import Sampler, check_finite_logit
 from mindpress.engine.scheduler import Limits, Scheduler, Step
-from mindpress.engine.sequence import check_ids
 from mindpress.engine.step_rows import StepRows, rows_of
 from mindpress.engine.team import Team
+from mindpress.engine.vocabulary import check_ids
 from mindpress.kernels.paged import PagedOperations
 
 

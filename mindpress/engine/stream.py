@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mindpress.engine.answer_text import AnswerText
-from mindpress.engine.generate import Finish, Generation
+from mindpress.engine.generate import Finish, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class AnswerStats:
 class TextStream(Iterator[str]):
     """Pieces of text, never empty, without the stop text and without half a character."""
 
-    def __init__(self, generation: Generation, tokenizer: Any, stop: Sequence[str]) -> None:
+    def __init__(self, generation: Tokens, tokenizer: Any, stop: Sequence[str]) -> None:
         self._generation, self._text = generation, AnswerText(tokenizer, stop)
         self._begun = time.perf_counter()
         self._first = self._last = self._begun

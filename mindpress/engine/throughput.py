@@ -4,9 +4,11 @@ import time
 from dataclasses import dataclass
 from statistics import median
 
+from mindpress.engine.config import EngineConfig, GenerationConfig
+from mindpress.engine.context import context_length
 from mindpress.engine.decoder import Decoder
-from mindpress.engine.memory import device_errors
-from mindpress.engine.sequence import CachedSequence
+from mindpress.engine.opening import runtime_of
+from mindpress.engine.runtime import Runtime
 
 PROMPT = 256
 NEW = 32
@@ -25,23 +27,25 @@ class Throughput:
 
 def measure(decoder: Decoder, prompt: int = PROMPT, new: int = NEW) -> Throughput:
     """Median of REPEATS runs after a short one that warms up. Clipped to the model's context."""
-    limit = CachedSequence(decoder).limit
+    limit = context_length(decoder.shape)
     new = max(1, min(new, limit // 2))
     prompt = max(1, min(prompt, limit - new))
-    with device_errors():
-        _run(decoder, min(prompt, 16), 2)
-        runs = [_run(decoder, prompt, new) for _ in range(REPEATS)]
+    config = EngineConfig(max_batch_size=1, session_len=prompt + new)
+    _run(runtime_of(decoder, config), min(prompt, 16), 2)
+    runs = [_run(runtime_of(decoder, config), prompt, new) for _ in range(REPEATS)]
     prefill, decode = zip(*runs, strict=True)
     return Throughput(prompt / median(prefill), new / median(decode), prompt, new)
 
 
-def _run(decoder: Decoder, prompt: int, new: int) -> tuple[float, float]:
-    """Seconds of reading and of writing. Reading the token off a device waits for it."""
-    sequence = CachedSequence(decoder)
-    ids = [index % decoder.shape.vocab for index in range(prompt)]
+def _run(runtime: Runtime, prompt: int, new: int) -> tuple[float, float]:
+    """Seconds of reading and of writing. Every step ends with the token on the host."""
+    ids = [index % runtime.decoder.shape.vocab for index in range(prompt)]
+    config = GenerationConfig(new + 1, temperature=0.0, ignore_eos=True)
     begun = time.perf_counter()
-    token = int(sequence.feed(ids).argmax())
+    answer = runtime.add(ids, config)
+    while not answer.tokens:
+        runtime.step()
     read = time.perf_counter()
-    for _ in range(new):
-        token = int(sequence.feed([token]).argmax())
+    while not runtime.idle:
+        runtime.step()
     return read - begun, time.perf_counter() - read

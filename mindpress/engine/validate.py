@@ -21,7 +21,6 @@ from mindpress.engine.decoder import Decoder
 from mindpress.engine.loader import choose_dtype, load_decoder
 from mindpress.engine.memory import PeakMemory, device_errors
 from mindpress.engine.perplexity import Windows, cut_windows, score_windows
-from mindpress.engine.sequence import check_ids
 from mindpress.engine.settings import Validation
 from mindpress.engine.throughput import measure
 from mindpress.engine.validation_page import validation_page
@@ -32,6 +31,7 @@ from mindpress.engine.validation_report import (
     check_output,
     save,
 )
+from mindpress.engine.vocabulary import check_ids
 from mindpress.errors import ConfigError, InputError
 from mindpress.events import Event, Listener, Note, ignore
 from mindpress.sources.inspect import Inspection, inspect_path

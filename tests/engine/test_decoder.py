@@ -4,10 +4,8 @@ import pytest
 import torch
 from tiny_models import FAMILIES, save_tiny, tiny_model
 
-from mindpress.engine import sequence
 from mindpress.engine.config import EngineConfig
 from mindpress.engine.loader import load_decoder
-from mindpress.engine.sequence import CachedSequence
 from mindpress.sources.folder import open_folder
 
 LENGTH = 60
@@ -113,42 +111,23 @@ def test_reading_through_the_cache_changes_nothing(variant, tmp_path):
 
 @pytest.mark.parametrize("family", ["mistral", "gemma2"])
 @pytest.mark.parametrize("read", [590, 500], ids=["more than a piece", "then past a chunk"])
-def test_a_text_longer_than_a_piece_and_a_chunk_of_the_cache(family, read, tmp_path):
+def test_a_text_longer_than_a_chunk_of_the_cache(family, read, tmp_path):
     overrides = {"sliding_window": 100, "max_position_embeddings": 1024}
     decoder, ids = open_tiny(family, tmp_path, **overrides), some_ids(length=600)
-    text, tokens = CachedSequence(decoder), ids[0].tolist()
-    text.feed(tokens[:read])
-    text.feed(tokens[read:595])
-    logits = [text.feed([token]) for token in tokens[595:]]
-    assert_equal_logits(torch.stack(logits), expected_logits(family, ids, overrides)[0, 595:])
+    cache, pieces = decoder.new_cache(), ids.split([read, 595 - read, *[1] * 5], 1)
+    logits = [decoder.logits(decoder.hidden(piece, cache)[0, -1]) for piece in pieces]
+    assert_equal_logits(torch.stack(logits[2:]), expected_logits(family, ids, overrides)[0, 595:])
 
 
 @pytest.mark.parametrize("variant", ["dynamic, past the limit", "longrope, long"])
-def test_a_prompt_read_in_pieces_is_rotated_as_the_whole(variant, tmp_path, monkeypatch):
-    monkeypatch.setattr(sequence, "PIECE", 16)
+def test_a_prompt_read_in_pieces_is_rotated_as_the_whole(variant, tmp_path):
     family, overrides = ROPES[variant]
     decoder, ids = open_tiny(family, tmp_path, **overrides), some_ids()
-    logits = CachedSequence(decoder).feed(ids[0].tolist())
-    assert_equal_logits(logits, expected_logits(family, ids, overrides)[0, -1])
-
-
-@pytest.mark.parametrize("length", [20, 32, 33, 45])
-def test_longrope_reads_the_text_again_where_its_factors_change(length, tmp_path):
-    """As transformers does: the keys before the change are of no use after it."""
-    decoder, ids = open_tiny("phi3", tmp_path, **LONGROPE), some_ids(length=length)
-    text = CachedSequence(decoder)
-    logits = [text.feed(ids[0, :10].tolist()), *(text.feed([int(i)]) for i in ids[0, 10:])]
-    assert_equal_logits(logits[-1], expected_logits("phi3", ids, LONGROPE)[0, -1])
-    assert len(text.ids) == length
-
-
-def test_longrope_going_back_to_a_short_text(tmp_path):
-    decoder, ids = open_tiny("phi3", tmp_path, **LONGROPE), some_ids(length=50)[0].tolist()
-    text = CachedSequence(decoder)
-    text.feed(ids)
-    assert text.rewind(ids[:20]) == 0
-    fresh = CachedSequence(decoder)
-    assert_equal_logits(text.feed(ids[:20]), fresh.feed(ids[:20]))
+    cache = decoder.new_cache()
+    for piece in ids.split(16, 1):
+        hidden = decoder.hidden(piece, cache, horizon=ids.shape[1])
+    expected = expected_logits(family, ids, overrides)[0, -1]
+    assert_equal_logits(decoder.logits(hidden[0, -1]), expected)
 
 
 def test_sixteen_bits_round_and_do_no_more(tmp_path):

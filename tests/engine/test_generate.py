@@ -4,10 +4,8 @@ from tiny_models import save_tiny, tiny_model
 
 from mindpress.engine.config import EngineConfig, GenerationConfig
 from mindpress.engine.generate import generate
-from mindpress.engine.loader import load_decoder
-from mindpress.engine.sequence import CachedSequence
+from mindpress.engine.opening import open_runtime
 from mindpress.errors import ConfigError, InputError
-from mindpress.sources.folder import open_folder
 
 PROMPT = [5, 100, 200, 300]
 GREEDY = GenerationConfig(max_new_tokens=30, temperature=0.0)
@@ -27,13 +25,13 @@ DYNAMIC = {
 
 
 @pytest.fixture(scope="module")
-def decoder(tmp_path_factory):
+def runtime(tmp_path_factory):
     return opened(tmp_path_factory.mktemp("llama"), "llama")
 
 
 def opened(folder, family, **overrides):
     save_tiny(family, folder, dtype=torch.float32, tokenizer=False, **overrides)
-    return load_decoder(open_folder(folder), EngineConfig("cpu"))
+    return open_runtime(folder, EngineConfig("cpu", max_batch_size=2, max_prefill_token_num=512))
 
 
 @torch.no_grad()
@@ -56,73 +54,71 @@ def generated_by_transformers(family, prompt, overrides, **settings):
     ids=["llama", "mistral window", "gemma2", "phi3 past its trained length", "dynamic likewise"],
 )
 def test_greedy_is_that_of_transformers(family, overrides, tmp_path):
-    decoder = opened(tmp_path, family, **overrides)
+    runtime = opened(tmp_path, family, **overrides)
     expected = generated_by_transformers(family, PROMPT, overrides)
-    assert PROMPT + list(generate(decoder, PROMPT, GREEDY)) == expected
+    assert PROMPT + list(generate(runtime, PROMPT, GREEDY)) == expected
 
 
 def test_repetition_penalty_is_that_of_transformers(tmp_path):
     """It is on the prompt's tokens too; so few tokens that they repeat."""
     few, prompt = {"vocab_size": 24}, [5, 10, 20, 23]
-    decoder = opened(tmp_path, "llama", **few)
+    runtime = opened(tmp_path, "llama", **few)
     expected = generated_by_transformers("llama", prompt, few, repetition_penalty=1.5)
     config = GenerationConfig(30, temperature=0.0, repetition_penalty=1.5)
-    assert prompt + list(generate(decoder, prompt, config)) == expected
+    assert prompt + list(generate(runtime, prompt, config)) == expected
     assert expected != generated_by_transformers("llama", prompt, few)
 
 
-def test_a_seed_makes_an_answer_again(decoder):
+def test_a_seed_makes_an_answer_again(runtime):
     config = GenerationConfig(20, temperature=1.0, seed=3)
-    answers = [list(generate(decoder, PROMPT, config)) for _ in range(2)]
-    other = list(generate(decoder, PROMPT, GenerationConfig(20, temperature=1.0, seed=4)))
+    answers = [list(generate(runtime, PROMPT, config)) for _ in range(2)]
+    other = list(generate(runtime, PROMPT, GenerationConfig(20, temperature=1.0, seed=4)))
     assert answers[0] == answers[1] != other
 
 
-def test_it_ends_at_a_token_that_ends_answers(decoder):
-    whole = list(generate(decoder, PROMPT, GREEDY))
+def test_it_ends_at_a_token_that_ends_answers(runtime):
+    whole = list(generate(runtime, PROMPT, GREEDY))
     end = whole[5]
-    generation = generate(decoder, PROMPT, GREEDY, {end, 4095})
+    generation = generate(runtime, PROMPT, GREEDY, {end, 4095})
     assert list(generation) == whole[: whole.index(end)]
     assert generation.finish == "eos"
     ignoring = GenerationConfig(30, temperature=0.0, ignore_eos=True)
-    assert list(generate(decoder, PROMPT, ignoring, {end})) == whole
+    assert list(generate(runtime, PROMPT, ignoring, {end})) == whole
 
 
-def test_it_ends_after_max_new_tokens(decoder):
-    generation = generate(decoder, PROMPT, GREEDY)
+def test_it_ends_after_max_new_tokens(runtime):
+    generation = generate(runtime, PROMPT, GREEDY)
     assert len(list(generation)) == 30
     assert generation.finish == "length"
 
 
 def test_it_ends_where_the_context_is_full(tmp_path):
-    decoder = opened(tmp_path, "llama", max_position_embeddings=16)
-    generation = generate(decoder, PROMPT, GREEDY)
+    runtime = opened(tmp_path, "llama", max_position_embeddings=16)
+    generation = generate(runtime, PROMPT, GREEDY)
     # The last token needs no place: nothing is read after it.
     assert len(list(generation)) == 16 - len(PROMPT) + 1
     assert generation.finish == "context"
 
 
 def test_a_prompt_longer_than_the_context_is_refused_at_once(tmp_path):
-    decoder = opened(tmp_path, "llama", max_position_embeddings=16)
+    runtime = opened(tmp_path, "llama", max_position_embeddings=16)
     with pytest.raises(ConfigError, match=r"17 tokens.* 16"):
-        generate(decoder, [1] * 17, GREEDY)
-    assert len(list(generate(decoder, [1] * 16, GREEDY))) == 1
+        generate(runtime, [1] * 17, GREEDY)
+    assert len(list(generate(runtime, [1] * 16, GREEDY))) == 1
 
 
-def test_an_empty_prompt_and_foreign_tokens_are_refused(decoder):
+def test_an_empty_prompt_and_foreign_tokens_are_refused(runtime):
     with pytest.raises(ConfigError, match="empty"):
-        generate(decoder, [], GREEDY)
+        generate(runtime, [], GREEDY)
     with pytest.raises(InputError, match="token 4096"):
-        generate(decoder, [4096], GREEDY)
+        generate(runtime, [4096], GREEDY)
 
 
-def test_a_common_beginning_is_not_read_again(decoder):
-    sequence = CachedSequence(decoder)
-    first = list(generate(decoder, PROMPT, GREEDY, sequence=sequence))
-    longer = [*PROMPT, *first[:10], 7, 8]
-    generation = generate(decoder, longer, GREEDY, sequence=sequence)
-    assert generation.reused == len(PROMPT) + 10
-    assert list(generation) == list(generate(decoder, longer, GREEDY))
-    again = generate(decoder, longer, GREEDY, sequence=sequence)
-    assert again.reused == len(longer) - 1
-    assert list(again) == list(generate(decoder, longer, GREEDY))
+def test_who_stops_reading_leaves_nothing_behind(runtime):
+    generation = generate(runtime, PROMPT, GREEDY)
+    first = [next(generation), next(generation)]
+    generation.close()
+    assert first == list(generate(runtime, PROMPT, GREEDY))[:2]
+    assert generation.finish == "interrupted"
+    assert runtime.idle
+    assert runtime.pool.used == 0

@@ -9,7 +9,6 @@ from mindpress.engine.cache_plan import CachePlan, online_plan, plan_cache
 from mindpress.engine.config import EngineConfig, quant_policy_of
 from mindpress.engine.loader import load_decoder
 from mindpress.engine.perplexity import score_windows
-from mindpress.engine.sequence import CachedSequence
 from mindpress.errors import ConfigError, InputError
 from mindpress.formats.cache_scales import CacheRanges, CacheScales, Ranges, scales_of
 from mindpress.formats.cache_spec import CacheSpec
@@ -84,17 +83,6 @@ def test_a_text_read_in_steps_is_the_text_read_at_once(decoder, granularity, bit
     exact, at_once = logits(decoder, ids), logits(one, ids)
     assert divergence(logits(one, ids, 1), at_once) < 0.1 * divergence(at_once, exact)
     assert one.new_cache().bytes_per_token < decoder.new_cache().bytes_per_token / 3
-
-
-def test_a_rewound_sequence_gives_what_a_new_one_gives(decoder):
-    one = decoder.with_cache(online_plan(4, decoder.shape.head_dim))
-    ids = some_ids(1, 300)[0].tolist()
-    sequence = CachedSequence(one)
-    sequence.feed(ids)
-    assert sequence.rewind([*ids[:270], 5, 6]) == 270
-    again = sequence.feed([5, 6])
-    fresh = CachedSequence(one).feed([*ids[:270], 5, 6])
-    assert divergence(again, fresh) < 1e-5
 
 
 def test_perplexity_is_that_of_the_cache(decoder):

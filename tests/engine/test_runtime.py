@@ -8,9 +8,9 @@ from tiny_awq import quantize_folder
 from tiny_models import FAMILIES, save_tiny
 
 from mindpress.engine.config import EngineConfig, GenerationConfig
-from mindpress.engine.generate import generate
 from mindpress.engine.loader import load_decoder
 from mindpress.engine.opening import open_runtime
+from mindpress.engine.sampling import Sampler
 from mindpress.errors import ConfigError, NumericError
 from mindpress.events import Note, ignore
 from mindpress.formats.quantized import QuantSpec
@@ -45,9 +45,21 @@ def finish(runtime):
         assert steps < 2000
 
 
-def alone(folder, texts, config=GREEDY, eos=(), **settings):
+def alone(folder, texts, config=GREEDY, **settings):
+    """Each text for itself, with a cache in one piece, by the decoder's own forward."""
     decoder = load_decoder(open_source(folder), EngineConfig("cpu", **settings))
-    return [list(generate(decoder, text, config, eos)) for text in texts]
+    return [written(decoder, text, config) for text in texts]
+
+
+def written(decoder, text, config):
+    sampler = Sampler(config.sampling(), config.seed, decoder.shape.vocab)
+    ids, cache, regime = list(text), decoder.new_cache(), 0
+    for _ in range(config.max_new_tokens):
+        if decoder.rotary.regime(len(ids)) != regime:
+            cache, regime = decoder.new_cache(), 1
+        unread = torch.tensor([ids[cache.length :]])
+        ids.append(sampler(decoder.logits(decoder.hidden(unread, cache)[0, -1])))
+    return ids[len(text) :]
 
 
 @pytest.fixture(scope="module")

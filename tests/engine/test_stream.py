@@ -5,18 +5,20 @@ from hypothesis import strategies as st
 
 import mindpress.demo
 from mindpress.checkpoint.companions import load_tokenizer
-from mindpress.engine.generate import Generation
 from mindpress.engine.stream import TextStream
 
 TOKENIZER = load_tokenizer(Path(mindpress.demo.__file__).parent / "tiny-llama")
 EMOJI = "\N{GRINNING FACE}"
 
 
-class Scripted(Generation):
+class Scripted:
     """An answer whose tokens are known."""
 
     def __init__(self, ids):
         self.finish, self.reused, self._script = None, 0, iter(ids)
+
+    def __iter__(self):
+        return self
 
     def __next__(self):
         token = next(self._script, None)
