@@ -42,12 +42,12 @@ def _hardware() -> dict[str, str]:
     import psutil
     import torch
 
-    from mindpress.kernels.native.library import native
+    from mindpress.kernels.dispatch import cpu_path
 
     memory = psutil.virtual_memory()
     found = {
         "CPU": f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
-        "CPU kernels": native().reason,
+        "CPU kernels": cpu_path(),
         "threads": str(torch.get_num_threads()),
         "memory": f"{size(memory.total)}, {size(memory.available)} free",
         "GPU": "none",

@@ -15,7 +15,7 @@ from mindpress.engine.layer import Mixing, Weights
 from mindpress.engine.linear import FloatLinear, Linear
 from mindpress.engine.norm import add_normed, rms_norm
 from mindpress.engine.rotary import Rotary
-from mindpress.kernels.choice import Kernels
+from mindpress.kernels.dispatch import Kernels
 from mindpress.models.shape import ModelShape
 
 Hidden = Float[Tensor, "*tokens hidden"]

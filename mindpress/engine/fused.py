@@ -15,6 +15,7 @@ from mindpress.engine.layer import Layer
 from mindpress.engine.linear import Linear, PackedLinear
 from mindpress.engine.paged import LayerPages, Places
 from mindpress.kernels.matmul_w4a16.cpu import PANEL_ROWS, structure_of_weight
+from mindpress.kernels.matmul_w4a16.products import CpuProduct
 from mindpress.kernels.native.call import check, how, library_for
 from mindpress.kernels.native.library import native
 from mindpress.kernels.native.pages import structure_of
@@ -116,10 +117,11 @@ def _layer(layer: Layer, pages: LayerPages) -> StepLayer:
 
 
 def _linear(linear: Linear) -> StepLinear:
-    if not isinstance(linear, PackedLinear):
+    if not isinstance(linear, PackedLinear) or not isinstance(linear.weight, CpuProduct):
         raise TypeError("the compiled step multiplies with packed weights")
-    weight = structure_of_weight(linear.weight)
-    return StepLinear(weight, _address(linear.bias), linear.exact)
+    product = linear.weight
+    weight = structure_of_weight(product.weight)
+    return StepLinear(weight, _address(linear.bias), product.exact)
 
 
 def _address(tensor: Float[Tensor, "..."] | None) -> int | None:

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from mindpress.formats.finite import check_finite
 from mindpress.formats.quantized import QuantizedWeight, stack_rows
-from mindpress.kernels.choice import Kernels
-from mindpress.kernels.matmul_w4a16 import PackedWeight, matmul, pack_weight
+from mindpress.kernels.dispatch import Kernels
+from mindpress.kernels.matmul_w4a16.products import Product
 from mindpress.kernels.matmul_w8a8.cpu import PackedInt8Weight, matmul_w8a8_cpu, pack_int8_weight
 from mindpress.kernels.matmul_w8a8.weight import quantize_weight
 from mindpress.kernels.quantize_rows.cpu import quantize_rows_cpu
@@ -46,11 +46,10 @@ class FloatLinear:
 
 @dataclass(frozen=True, slots=True)
 class PackedLinear:
-    """x W^T + b with a weight of 4 bits; `exact` as if it were dequantized to float32."""
+    """x W^T + b with a weight of 4 bits."""
 
-    weight: PackedWeight
+    weight: Product
     bias: Float[Tensor, " outputs"] | None = None
-    exact: bool = True
 
     @property
     def nbytes(self) -> int:
@@ -59,10 +58,10 @@ class PackedLinear:
 
     def describe(self) -> str:
         """For people."""
-        return "4 bits, exact" if self.exact else "4 bits, int8 activations"
+        return self.weight.describe()
 
     def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
-        product = matmul(x, self.weight, exact=self.exact)
+        product = self.weight(x)
         return product if self.bias is None else product.add_(self.bias)
 
 
@@ -142,7 +141,7 @@ def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> FloatLi
     if len(codes) == len(parts) and _packs(codes, place.kernels):
         stacked = stack_rows(codes)
         check_finite(stacked.scales, f"{name} scales", NOT_FINITE)
-        return PackedLinear(pack_weight(stacked), bias, place.kernels.exact)
+        return PackedLinear(place.kernels.pack(stacked, place.dtype), bias)
     sizes = [_dense_shape(part)[0] for part in parts]
     columns = _dense_shape(parts[0])[1]
     weight = torch.empty(sum(sizes), columns, dtype=place.dtype, device=place.device)

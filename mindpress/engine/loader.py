@@ -31,7 +31,7 @@ from mindpress.engine.rotary import Rotary
 from mindpress.errors import ConfigError, InputError, ResourceError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.formats.finite import check_finite
-from mindpress.kernels.choice import choose_kernels
+from mindpress.kernels.dispatch import choose_kernels
 from mindpress.memory import available_bytes
 from mindpress.models.description import Role
 from mindpress.models.shape import ModelShape
@@ -240,7 +240,7 @@ def _tell_dense(layers: list[Layer], place: Placement, listener: Listener) -> No
     ]
     dense = sum(isinstance(linear, FloatLinear) for linear in linears)
     why = place.kernels.reason
-    if place.kernels.name == "cpu":
+    if place.kernels.name != "reference":
         why = "the kernel takes 4 bits in groups of a multiple of 32, the weights have other ones"
     if dense:
         listener(Note(f"{dense} of {len(linears)} linears are floats in memory: {why}"))

@@ -13,7 +13,7 @@ from mindpress.kernels.cache_attention.paged import (
     attend_pages_reference,
 )
 from mindpress.kernels.cache_write.paged import write_pages_reference
-from mindpress.kernels.choice import Kernels
+from mindpress.kernels.dispatch import Kernels
 
 Heads = Float[Tensor, "rows heads channels"]
 

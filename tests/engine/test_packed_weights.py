@@ -1,5 +1,7 @@
 """A decoder whose weights stay in 4 bits."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from tiny_awq import quantize_folder
@@ -10,8 +12,8 @@ from mindpress.engine.linear import FloatLinear, PackedLinear
 from mindpress.engine.loader import load_decoder
 from mindpress.errors import ConfigError, ResourceError
 from mindpress.formats.quantized import QuantSpec
-from mindpress.kernels import choice
-from mindpress.kernels.choice import choose_kernels
+from mindpress.kernels import dispatch
+from mindpress.kernels.dispatch import choose_kernels
 from mindpress.kernels.native.library import Native
 from mindpress.sources.folder import open_folder
 
@@ -72,7 +74,39 @@ def test_kernels_that_cannot_run_are_refused_and_never_replaced(monkeypatch):
         choose_kernels("cpu", cpu, torch.bfloat16)
     assert choose_kernels("auto", cpu, torch.bfloat16).name == "reference"
     assert choose_kernels("reference", cpu, torch.float32).name == "reference"
-    monkeypatch.setattr(choice, "native", lambda: Native(None, "it was not compiled"))
+    monkeypatch.setattr(dispatch, "native", lambda: Native(None, "it was not compiled"))
     with pytest.raises(ConfigError, match="--kernels cpu: it was not compiled"):
         choose_kernels("cpu", cpu, torch.float32)
-    assert choose_kernels("auto", cpu, torch.float32).reason == "it was not compiled"
+    found = choose_kernels("auto", cpu, torch.float32)
+    assert found.name == ("onnxruntime" if find_spec("onnxruntime") else "torch-int4")
+    assert found.reason == "it was not compiled"
+
+
+def test_without_a_compiler_weights_stay_in_4_bits_all_the_same(folder, monkeypatch):
+    expected = logits(folder, kernels="reference")[0]
+    monkeypatch.setattr(dispatch, "native", lambda: Native(None, "it was not compiled"))
+    found, decoder = logits(folder)
+    assert isinstance(decoder.layers[0].gate_up, PackedLinear)
+    assert "bfloat16, torch" in decoder.weights or "onnxruntime" in decoder.weights
+    assert (found - expected).norm() / expected.norm() < 0.3
+
+
+def test_the_gpu_kernels_run_in_the_interpreter(tmp_path):
+    """A block of them; on a GPU the same test runs them compiled."""
+    sizes = SIZES | {"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1,
+                     "num_hidden_layers": 1}  # fmt: skip
+    folder = quantize_folder(save_tiny("llama", tmp_path, tokenizer=False, **sizes))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = {}
+    for kernels in ("reference", "triton"):
+        config = EngineConfig(device, "float16", kernels=kernels)
+        decoder = load_decoder(open_folder(folder), config)
+        found[kernels] = decoder.logits(decoder.hidden(IDS[:1, :5])).cpu()
+    assert decoder.weights == "4 bits, triton"
+    off = (found["triton"] - found["reference"]).norm() / found["reference"].norm()
+    assert off < 2e-2
+
+
+def test_the_gpu_kernels_say_why_they_cannot_run():
+    with pytest.raises(ConfigError, match=r"--kernels triton: .*not in float32"):
+        choose_kernels("triton", torch.device("cpu"), torch.float32)

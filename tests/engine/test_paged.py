@@ -11,7 +11,7 @@ from mindpress.engine.paged import PagedMixing, Places
 from mindpress.engine.rotary import Span
 from mindpress.formats.cache_pages import slots_of
 from mindpress.kernels.cache_attention.paged import PagedBatch
-from mindpress.kernels.choice import Kernels
+from mindpress.kernels.dispatch import Kernels
 from mindpress.kernels.paged import paged_operations
 from mindpress.sources.opening import open_source
 

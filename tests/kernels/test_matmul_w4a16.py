@@ -7,13 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mindpress.errors import ConfigError, InputError, ResourceError
 from mindpress.formats.quantized import WHOLE_ROW, QuantizedWeight, QuantSpec
 from mindpress.kernels.matmul_w4a16 import cpu, matmul, pack_weight
+from mindpress.kernels.matmul_w4a16 import packed as packed_module
 from mindpress.kernels.matmul_w4a16.cpu import CpuOptions
 from mindpress.kernels.matmul_w4a16.reference import int8_rows, matmul_reference
-from mindpress.kernels.native import library
+from mindpress.kernels.native import build, library
 
 MODES = pytest.mark.parametrize("exact", [True, False], ids=["w4a32", "w4a8"])
 ROWS = pytest.mark.parametrize("rows", [1, 3, 63, 65])
@@ -251,6 +253,63 @@ def test_what_cannot_be_packed_is_refused():
         pack_weight(weight_of(16, 96, 48))
     with pytest.raises(ConfigError, match="have 8"):
         pack_weight(weight_of(16, 128, bits=8))
+    with pytest.raises(ConfigError, match="at least 8, not 0"):
+        pack_weight(weight_of(0, 128))
+
+
+class Allocations(TorchDispatchMode):
+    """Bytes of the memory that operations take, by its address."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.known = {part.untyped_storage().data_ptr() for part in known}
+        self.seen = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for part in made if isinstance(made, (list, tuple)) else [made]:
+            if isinstance(part, torch.Tensor):
+                memory = part.untyped_storage()
+                if memory.data_ptr() not in self.known:
+                    self.seen.setdefault(memory.data_ptr(), []).append(memory.nbytes())
+        return made
+
+
+def test_packing_needs_little_memory_beside_the_result():
+    """A slice of outputs at a time: nothing of the size of the weight is made but the codes."""
+    weight = weight_of(2048, 4096)
+    with Allocations([weight.codes, weight.scales, weight.zeros]) as allocations:
+        packed = pack_weight(weight)
+    codes = allocations.seen.pop(packed.codes.data_ptr())
+    assert set(codes) == {2048 * 4096 // 2}
+    assert 0 < max(max(sizes) for sizes in allocations.seen.values()) <= 2**20
+
+
+def test_packing_in_slices(monkeypatch):
+    weight = weight_of(72, 192, 96)
+    whole = pack_weight(weight)
+    monkeypatch.setattr(packed_module, "SLICE", 1)
+    sliced = pack_weight(weight)
+    for name in ("codes", "scales", "zeros"):
+        assert torch.equal(getattr(sliced, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize("instructions", ["portable", "avx2"])
+def test_many_rows_are_multiplied_with_panels(native, instructions, monkeypatch):
+    """From a number of rows on that depends on the instructions; both ways agree."""
+    if instructions not in native.instruction_sets:
+        pytest.skip(f"this processor has no {instructions}")
+    weight, rows = weight_of(40, 256), cpu.PANEL_ROWS[instructions]
+    packed, x = pack_weight(weight), gaussian(rows, 256)
+    panels = []
+    multiply = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda *a, **k: panels.append(1) or multiply(*a, **k))
+    options = CpuOptions(1, instructions)
+    few = matmul(x[:-1], packed, exact=True, options=options)
+    assert not panels
+    many = matmul(x, packed, exact=True, options=options)
+    assert panels
+    torch.testing.assert_close(many[:-1], few, rtol=1e-5, atol=1e-5)
 
 
 def test_wrong_inputs_are_refused():
@@ -259,7 +318,7 @@ def test_wrong_inputs_are_refused():
 
 
 def test_without_a_library_the_call_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(cpu, "native", lambda: library.load(tmp_path / "libmindpress.so"))
+    monkeypatch.setattr(cpu, "native", lambda: library.load(tmp_path / build.NAME))
     with pytest.raises(ResourceError, match="not compiled"):
         matmul(torch.zeros(1, 128), pack_weight(weight_of(16, 128)), exact=True)
 

@@ -39,20 +39,16 @@ def compiler() -> list[str] | None:
 
     CompileError when CXX is no command: another compiler is not what was asked for.
     """
-    wanted = os.environ.get("CXX", "")
-    try:
-        command = shlex.split(wanted)
-    except ValueError as error:
-        raise CompileError(f"CXX={wanted}: {error}") from None
+    command = _words("CXX")
     if command and shutil.which(command[0]) is None:
-        raise CompileError(f"CXX={wanted}: there is no program {command[0]}")
+        raise CompileError(f"CXX={shlex.join(command)}: there is no program {command[0]}")
     if command:
         return command
     return next(([name] for name in COMPILERS if shutil.which(name)), None)
 
 
 def compile_library(folder: Path) -> Path:
-    """Write the library into `folder`, whole or not at all."""
+    """Write the library into `folder`, whole or not at all; CXXFLAGS come after our own flags."""
     command = compiler()
     if command is None:
         raise CompileError(f"no C++ compiler: none of {', '.join(COMPILERS)} can be run")
@@ -60,7 +56,8 @@ def compile_library(folder: Path) -> Path:
     unfinished = folder / f"{NAME}.{os.getpid()}.tmp"
     made_of = f'-DMINDPRESS_SOURCES="{fingerprint()}"'
     files = [str(file) for file in sources() if file.suffix == ".cpp"]
-    call = [*command, *FLAGS, made_of, "-o", str(unfinished), *files]
+    more = _words("CXXFLAGS")
+    call = [*command, *FLAGS, *more, made_of, "-o", str(unfinished), *files]
     try:
         done = subprocess.run(call, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -72,6 +69,15 @@ def compile_library(folder: Path) -> Path:
     finally:
         unfinished.unlink(missing_ok=True)
     return target
+
+
+def _words(variable: str) -> list[str]:
+    """What an environment variable holds, split as a shell would."""
+    wanted = os.environ.get(variable, "")
+    try:
+        return shlex.split(wanted)
+    except ValueError as error:
+        raise CompileError(f"{variable}={wanted}: {error}") from None
 
 
 def _first_error(done: subprocess.CompletedProcess[str]) -> str:

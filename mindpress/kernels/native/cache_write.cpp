@@ -95,7 +95,8 @@ EXPORT int write_pages(const CachePages* pages, const int64_t* slots, const floa
   namespace writing = mindpress::cache_write;
   if (!mindpress::well_formed(*pages) || rows < 0) return mindpress::kBadShape;
   const int64_t room = pages->pages * pages->tokens;
-  const bool inside = std::all_of(slots, slots + rows, [room](int64_t slot) { return slot < room; });
+  const bool inside =
+      std::all_of(slots, slots + rows, [room](int64_t slot) { return slot < room; });
   if (!inside) return mindpress::kBadShape;
   const int chosen = mindpress::resolve(set);
   if (chosen == mindpress::kBest) return mindpress::kNotSupported;
