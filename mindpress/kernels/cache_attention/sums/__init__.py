@@ -1,0 +1,1 @@
+"""Sums of weighted values from pages; in Triton's language."""

@@ -1,0 +1,1 @@
+"""Weights of the softmax from pages of keys; in Triton's language."""
