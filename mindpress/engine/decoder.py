@@ -1,6 +1,5 @@
 """One decoder for every family: what differs between them is in the description and the shape."""
 
-from collections.abc import Callable
 from copy import copy
 
 import torch
@@ -11,16 +10,15 @@ from torch.nn import functional
 from mindpress.engine.cache import Cache
 from mindpress.engine.cache_plan import CachePlan
 from mindpress.engine.contiguous import ContiguousMixing
+from mindpress.engine.glue import Glue
 from mindpress.engine.layer import Mixing, Weights
 from mindpress.engine.linear import FloatLinear, Linear
-from mindpress.engine.norm import add_normed, rms_norm
 from mindpress.engine.rotary import Rotary
 from mindpress.kernels.dispatch import Kernels
 from mindpress.models.shape import ModelShape
 
 Hidden = Float[Tensor, "*tokens hidden"]
 Logits = Float[Tensor, "*tokens vocab"]
-Activation = Callable[[Tensor], Tensor]
 
 
 class Decoder:
@@ -31,12 +29,12 @@ class Decoder:
         shape: ModelShape,
         weights: Weights,
         rotary: Rotary,
-        activation: Activation,
+        glue: Glue,
         cache_plan: CachePlan,
         kernels: Kernels,
     ) -> None:
         self.shape, self.rotary, self.cache_plan, self.kernels = shape, rotary, cache_plan, kernels
-        self.layers, self._outer, self._activation = weights.layers, weights.outer, activation
+        self.layers, self._outer, self._glue = weights.layers, weights.outer, glue
         embedding = weights.outer.embedding
         self.dtype, self.device = embedding.dtype, embedding.device
 
@@ -102,16 +100,16 @@ class Decoder:
     @torch.inference_mode()
     def forward(self, ids: Int64[Tensor, "*tokens"], mixing: Mixing) -> Hidden:
         """Hidden states after the final norm, of tokens in any arrangement `mixing` knows."""
-        eps, x = self.shape.norm_eps, self.embed(ids)
-        normed = rms_norm(x, self.layers[0].attention_norm, eps)
+        eps, glue, x = self.shape.norm_eps, self._glue, self.embed(ids)
+        normed = glue.norm(x, self.layers[0].attention_norm, eps)
         following = [layer.attention_norm for layer in self.layers[1:]] + [self._outer.final_norm]
         for index, layer in enumerate(self.layers):
             mixed = layer.attention_output(mixing(index, layer, layer.query_key_value(normed)))
             mixed = self._normed(mixed, layer.attention_output_norm)
-            x, normed = add_normed(x, mixed, layer.mlp_norm, eps)
-            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
-            out = self._normed(layer.down(self._activation(gate) * up), layer.mlp_output_norm)
-            x, normed = add_normed(x, out, following[index], eps)
+            x, normed = glue.add_norm(x, mixed, layer.mlp_norm, eps)
+            out = layer.down(glue.gate(layer.gate_up(normed)))
+            out = self._normed(out, layer.mlp_output_norm)
+            x, normed = glue.add_norm(x, out, following[index], eps)
         return normed
 
     @torch.inference_mode()
@@ -129,4 +127,4 @@ class Decoder:
         return logits.float()
 
     def _normed(self, x: Hidden, weight: Float[Tensor, " hidden"] | None) -> Hidden:
-        return x if weight is None else rms_norm(x, weight, self.shape.norm_eps)
+        return x if weight is None else self._glue.norm(x, weight, self.shape.norm_eps)

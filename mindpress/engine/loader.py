@@ -3,17 +3,16 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from mindpress.device import choose_device
 from mindpress.engine.cache_plan import CachePlan, plan_cache
 from mindpress.engine.config import EngineConfig, ModelFormat
-from mindpress.engine.decoder import Activation, Decoder
+from mindpress.engine.decoder import Decoder
+from mindpress.engine.glue import Glue, glue_of
 from mindpress.engine.layer import Layer, Outer, Weights
 from mindpress.engine.linear import (
     NOT_FINITE,
@@ -28,7 +27,7 @@ from mindpress.engine.linear import (
 from mindpress.engine.memory import device_errors
 from mindpress.engine.reshaped import lengthened, part_of
 from mindpress.engine.rotary import Rotary
-from mindpress.errors import ConfigError, InputError, ResourceError
+from mindpress.errors import ConfigError, ResourceError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.formats.finite import check_finite
 from mindpress.kernels.dispatch import choose_kernels
@@ -42,14 +41,6 @@ from mindpress.sources.workspace import Workspace
 # Groups of more inputs are kept as several of this many.
 LARGEST_GROUP = 128
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-ACTIVATIONS: dict[str, Activation] = {
-    "silu": functional.silu,
-    "swish": functional.silu,
-    "gelu": functional.gelu,
-    "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
-    "gelu_new": partial(functional.gelu, approximate="tanh"),
-    "relu": functional.relu,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +70,16 @@ def load_decoder(
         source, add = part_of(source, share.rank, share.of), share.add
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, source.shape.dtype, device)
-    activation = ACTIVATIONS.get(source.shape.activation)
-    if activation is None:
-        known = ", ".join(ACTIVATIONS)
-        raise InputError(
-            f"config.json: activation `{source.shape.activation}` is not known",
-            hint=f"known: {known}",
-        )
+    kernels = choose_kernels(config.kernels, device, dtype)
+    glue = glue_of(kernels, source.shape.activation)
     rotary = Rotary(source.shape, device, dtype)
-    place = Placement(device, dtype, choose_kernels(config.kernels, device, dtype), add)
+    place = Placement(device, dtype, kernels, add)
     check_memory(source, place)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with device_errors():
         plan = plan_cache(source, config.quant_policy, listener)
-        return _Loading(source, place).decoder(rotary, activation, plan, listener)
+        return _Loading(source, place).decoder(rotary, glue, plan, listener)
 
 
 def check_format(source: ModelSource, wanted: ModelFormat | None) -> None:
@@ -160,9 +146,7 @@ class _Loading:
         self._source, self._place = source, place
         self._device, self._dtype = place.device, place.dtype
 
-    def decoder(
-        self, rotary: Rotary, activation: Activation, plan: CachePlan, listener: Listener
-    ) -> Decoder:
+    def decoder(self, rotary: Rotary, glue: Glue, plan: CachePlan, listener: Listener) -> Decoder:
         shape, begun = self._source.shape, time.perf_counter()
         listener(Started("load", shape.layers))
         layers = []
@@ -174,7 +158,7 @@ class _Loading:
             _tell_dense(layers, self._place, listener)
         listener(Finished(time.perf_counter() - begun))
         weights = Weights(layers, outer)
-        return Decoder(shape, weights, rotary, activation, plan, self._place.kernels)
+        return Decoder(shape, weights, rotary, glue, plan, self._place.kernels)
 
     def _layer(self, index: int) -> Layer:
         source, shape = self._source, self._source.shape

@@ -11,6 +11,7 @@ from mindpress.engine.rotary import Table, rotate
 from mindpress.formats.cache_pages import CachePages
 from mindpress.kernels.cache_attention.paged import PagedBatch, Scoring
 from mindpress.kernels.paged import PagedOperations
+from mindpress.kernels.rotary_write import HeadNorm
 from mindpress.models.shape import ModelShape
 
 Heads = Float[Tensor, "rows heads channels"]
@@ -51,20 +52,31 @@ class PagedMixing:
     ) -> None:
         self._shape, self._pages, self._operations = shape, pages, operations
         self._places = places
-        self._tables = places.cosines.unsqueeze(1), places.sines.unsqueeze(1)
+        self._angles = places.cosines, places.sines
 
     def __call__(
         self, index: int, layer: Layer, fused: Float[Tensor, "rows channels"]
     ) -> Float[Tensor, "rows mixed"]:
-        shape, pages, places = self._shape, self._pages[index], self._places
+        shape, pages, batch = self._shape, self._pages[index], self._places.batch
+        query = self._stored(layer, pages, fused)
+        scoring = Scoring(shape.query_scale, layer.window, shape.attention_cap)
+        mixed = self._operations.attend(query, pages.keys, pages.values, batch, scoring)
+        return mixed.flatten(1)
+
+    def _stored(self, layer: Layer, pages: LayerPages, fused: Tensor) -> Heads:
+        """Turned queries; keys, turned, and values are in their pages."""
+        shape, places, operations = self._shape, self._places, self._operations
+        weights = layer.head_norm
+        if operations.rotate_and_write is not None:
+            norm = None if weights is None else HeadNorm(weights, shape.norm_eps)
+            both = pages.keys, pages.values
+            return operations.rotate_and_write(fused, self._angles, both, places.slots, norm)
         heads = fused.unflatten(-1, (-1, shape.head_dim))
         turned, values = heads.split([shape.heads + shape.kv_heads, shape.kv_heads], dim=1)
-        if layer.head_norm is not None:
-            turned = head_norms(turned, layer.head_norm, shape.norm_eps)
-        turned = rotate(turned, *self._tables)
+        if weights is not None:
+            turned = head_norms(turned, weights, shape.norm_eps)
+        turned = rotate(turned, *(table.unsqueeze(1) for table in self._angles))
         query, keys = turned.split([shape.heads, shape.kv_heads], dim=1)
-        self._operations.write(pages.keys, places.slots, keys)
-        self._operations.write(pages.values, places.slots, values)
-        scoring = Scoring(shape.query_scale, layer.window, shape.attention_cap)
-        mixed = self._operations.attend(query, pages.keys, pages.values, places.batch, scoring)
-        return mixed.flatten(1)
+        operations.write(pages.keys, places.slots, keys)
+        operations.write(pages.values, places.slots, values)
+        return query

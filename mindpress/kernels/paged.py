@@ -24,12 +24,16 @@ GPU_PAGE = 64
 
 @dataclass(frozen=True, slots=True)
 class PagedOperations:
-    """How pages are written and read; `by_channel` is how those of values lie."""
+    """How pages are written and read; `by_channel` is how those of values lie.
+
+    `rotate_and_write`, where there is one, does all that comes before attention in one launch.
+    """
 
     write: Callable[[CachePages, Int[Tensor, " rows"], Heads], None]
     attend: Callable[[Heads, CachePages, CachePages, PagedBatch, Scoring], Heads]
     by_channel: bool
     page_tokens: int
+    rotate_and_write: Callable[..., Heads] | None = None
 
 
 def paged_operations(kernels: Kernels) -> PagedOperations:
@@ -37,8 +41,11 @@ def paged_operations(kernels: Kernels) -> PagedOperations:
     if kernels.name == "triton":
         from mindpress.kernels.cache_attention.gpu import attend_pages_triton
         from mindpress.kernels.cache_write.gpu import write_pages_triton
+        from mindpress.kernels.rotary_write.gpu import rotate_and_write_triton
 
-        return PagedOperations(write_pages_triton, attend_pages_triton, True, GPU_PAGE)
+        return PagedOperations(
+            write_pages_triton, attend_pages_triton, True, GPU_PAGE, rotate_and_write_triton
+        )
     if kernels.name == "cpu":
         from mindpress.kernels.cache_attention.cpu import attend_pages_cpu
         from mindpress.kernels.cache_write.cpu import write_pages_cpu

@@ -241,3 +241,25 @@ def test_a_model_that_computes_nan_says_so(llama):
     runtime.add([5], GREEDY)
     with pytest.raises(NumericError, match="NaN"):
         runtime.step()
+
+
+# What lies in pages where nothing was written may be anything; it is masked after the product.
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("policy", [0, 8])
+def test_the_gpu_kernels_in_the_interpreter(policy, tmp_path):
+    """All of them together, as on a GPU; there the same test runs them compiled."""
+    folder = tmp_path / "model"
+    sizes = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 1, "head_dim": 64,
+             "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 64}  # fmt: skip
+    save_tiny("qwen3", folder, tokenizer=False, **sizes)
+    quantize_folder(folder, QuantSpec(4, 64))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    texts = [[5, 6, 7, 8, 9], [10, 11]]
+    config = GenerationConfig(max_new_tokens=3, temperature=0.0, ignore_eos=True)
+    found = {}
+    for kernels in ("triton", "reference"):
+        engine = EngineConfig(device, "float16", kernels=kernels, quant_policy=policy,
+                              max_batch_size=2, session_len=64)  # fmt: skip
+        runtime = open_runtime(folder, engine)
+        found[kernels] = [answer.tokens for answer in run(runtime, texts, config)]
+    assert found["triton"] == found["reference"]
