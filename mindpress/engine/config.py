@@ -81,6 +81,11 @@ class Sampling:
         penalty = self.repetition_penalty
         _check("--repetition-penalty", penalty, 0 < penalty < 1e4, "above 0, for example 1.1")
 
+    @property
+    def penalizes(self) -> bool:
+        """Whether tokens of the text so far change the logits."""
+        return self.repetition_penalty != 1
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mindpress.engine.batch_sampling import draw_all
 from mindpress.engine.config import GenerationConfig
 from mindpress.engine.decoder import Decoder
 from mindpress.engine.fused import fused_blocks
+from mindpress.engine.graphs import Capture, DecodeGraphs, GraphLimits, cuda_capture
 from mindpress.engine.logprobs import TokenLogprobs, logprobs_of
 from mindpress.engine.memory import device_errors
 from mindpress.engine.paged import LayerPages, PagedMixing
@@ -69,6 +71,7 @@ class Runtime:
         self.decoder, self.memory, self.limits = decoder, memory, limits
         self._team = team
         self._fused = fused_blocks(decoder, memory.layers) if team is None else None
+        self._graphs = self._decode_graphs() if decoder.device.type == "cuda" else None
         self._operations = operations
         self.pool = PagePool(memory.pages, memory.tokens)
         self.scheduler = Scheduler(self.pool, limits)
@@ -116,9 +119,8 @@ class Runtime:
         asking = [part.request for part in step.parts if part.wants_logits]
         with device_errors():
             rows = rows_of(step, self.decoder.rotary, self.memory.tokens, self.decoder.device)
-            hidden = self._forward(rows)
-            logits = self.decoder.logits(hidden[rows.asked]) if asking else None
-            tokens = {} if logits is None else self._drawn(asking, logits)
+            logits = self._logits(rows)
+            tokens = self._drawn(asking, logits) if asking else {}
         self._complete(step, tokens)
         return [self._told(request, token) for request, token in tokens.items()]
 
@@ -127,6 +129,14 @@ class Runtime:
         if self._team is not None:
             self._team.tell(None)
             self._team.close()
+
+    def _logits(self, rows: StepRows) -> Float[Tensor, "asked vocab"]:
+        if self._graphs is not None and self._graphs.takes(rows):
+            return self._graphs(rows)
+        return self._computed(rows)
+
+    def _computed(self, rows: StepRows) -> Float[Tensor, "asked vocab"]:
+        return self.decoder.logits(self._forward(rows)[rows.asked])
 
     def _forward(self, rows: StepRows) -> Float[Tensor, "rows hidden"]:
         decoder = self.decoder
@@ -138,6 +148,16 @@ class Runtime:
         self._team.tell(rows)
         with self._team.together():
             return decoder.forward(rows.ids, mixing)
+
+    def _decode_graphs(self, capture: Capture = cuda_capture) -> DecodeGraphs | None:
+        """None where the host takes part in a step: another process is told of it."""
+        if self._team is not None:
+            return None
+        decoder, limits = self.decoder, self.limits
+        pages = -(-limits.session_len // self.memory.tokens)
+        sizes = GraphLimits(limits.max_batch, limits.session_len, pages, decoder.shape.rotary_dim)
+        like = torch.empty(0, dtype=decoder.dtype, device=decoder.device)
+        return DecodeGraphs(self._computed, capture, sizes, like)
 
     def _complete(self, step: Step, tokens: dict[Request, int]) -> None:
         ended: dict[Request, Finish] = {
@@ -158,8 +178,11 @@ class Runtime:
             best, tokens = logits.max(-1)
             check_finite_logit(best.max())
             drawn = tokens.tolist()
-        else:
+        elif self.decoder.device.type == "cpu":
             drawn = [answer.sampler(row) for answer, row in zip(answers, logits, strict=True)]
+        else:
+            samplers = [answer.sampler for answer in answers]
+            drawn = draw_all(logits, samplers, self.decoder.kernels)
         for answer, token, row in zip(answers, drawn, logits, strict=True):
             if answer.wanted_logprobs is not None:
                 answer.logprobs.append(logprobs_of(row, token, answer.wanted_logprobs))

@@ -17,30 +17,34 @@ class Sampler:
     """Draws tokens one after the other, on the CPU. The same seed draws the same tokens."""
 
     def __init__(self, sampling: Sampling, seed: int | None, vocab: int) -> None:
-        self._sampling = sampling
+        self.sampling = sampling
         self._random = Random(seed)
-        self._seen = torch.zeros(vocab, dtype=torch.bool)
+        self.seen = torch.zeros(vocab, dtype=torch.bool)
 
     @property
     def greedy(self) -> bool:
         """Whether the largest logit decides, as it comes out of the model."""
-        return self._sampling.temperature == 0 and self._sampling.repetition_penalty == 1
+        return self.sampling.temperature == 0 and not self.sampling.penalizes
+
+    def uniform(self) -> float:
+        """The next number of [0, 1) that decides what is drawn; greedy ones need none."""
+        return self._random.random() if self.sampling.temperature else 0.0
 
     def see(self, ids: Iterable[int]) -> None:
         """Tokens of the text so far; the repetition penalty is on them."""
-        self._seen[list(ids)] = True
+        self.seen[list(ids)] = True
 
     def __call__(self, logits: Logits) -> int:
         """One token. NumericError when the model computed NaN or infinity."""
         scores = logits.cpu()
-        if self._sampling.repetition_penalty != 1:
-            scores = penalize(scores, self._seen, self._sampling.repetition_penalty)
-        if self._sampling.temperature == 0:
+        if self.sampling.penalizes:
+            scores = penalize(scores, self.seen, self.sampling.repetition_penalty)
+        if self.sampling.temperature == 0:
             token = int(scores.argmax())
             check_finite_logit(scores[token])
         else:
-            token = draw(*distribution(scores, self._sampling), self._random.random())
-        self._seen[token] = True
+            token = draw(*distribution(scores, self.sampling), self.uniform())
+        self.seen[token] = True
         return token
 
 
