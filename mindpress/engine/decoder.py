@@ -12,7 +12,7 @@ from mindpress.engine.cache_plan import CachePlan
 from mindpress.engine.contiguous import ContiguousMixing
 from mindpress.engine.glue import Glue
 from mindpress.engine.layer import Mixing, Weights
-from mindpress.engine.linear import FloatLinear, Linear
+from mindpress.engine.linear import Linear
 from mindpress.engine.rotary import Rotary
 from mindpress.kernels.dispatch import Kernels
 from mindpress.models.shape import ModelShape
@@ -35,8 +35,7 @@ class Decoder:
     ) -> None:
         self.shape, self.rotary, self.cache_plan, self.kernels = shape, rotary, cache_plan, kernels
         self.layers, self._outer, self._glue = weights.layers, weights.outer, glue
-        embedding = weights.outer.embedding
-        self.dtype, self.device = embedding.dtype, embedding.device
+        self.dtype, self.device = weights.outer.dtype, weights.outer.embedding.device
 
     @property
     def nbytes(self) -> int:
@@ -44,7 +43,7 @@ class Decoder:
         held = [linear.nbytes for linear in self.linears]
         held.append(self._outer.embedding.nbytes)
         head = self._outer.head
-        if not isinstance(head, FloatLinear) or head.weight is not self._outer.embedding:
+        if head.weight is not self._outer.embedding:
             held.append(head.nbytes)
         return sum(held)
 
@@ -115,7 +114,7 @@ class Decoder:
     @torch.inference_mode()
     def embed(self, ids: Int64[Tensor, "*tokens"]) -> Hidden:
         """What the first block reads."""
-        x = functional.embedding(ids.to(self.device), self._outer.embedding)
+        x = functional.embedding(ids.to(self.device), self._outer.embedding).to(self.dtype)
         return x if self._outer.embedding_scale == 1 else x * self._outer.embedding_scale
 
     @torch.inference_mode()

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mindpress.engine.linear import FloatLinear, Int8Linear, Linear
+from mindpress.engine.linear import Head, Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,14 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Outer:
-    """What stands before and after the blocks. A tied head shares the embedding's tensor, but for
-    one in int8 codes."""
+    """What stands before and after the blocks, which compute in `dtype`. A tied head shares the
+    embedding's tensor, unless it is in int8 codes."""
 
+    dtype: torch.dtype
     embedding: Float[Tensor, "vocab hidden"]
     embedding_scale: float
     final_norm: Float[Tensor, " hidden"]
-    head: FloatLinear | Int8Linear
+    head: Head
 
 
 @dataclass(frozen=True, slots=True)

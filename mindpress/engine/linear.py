@@ -18,10 +18,25 @@ from mindpress.kernels.dispatch import Kernels
 from mindpress.kernels.matmul_w4a16.products import Product
 from mindpress.kernels.matmul_w8a8.cpu import PackedInt8Weight, matmul_w8a8_cpu, pack_int8_weight
 from mindpress.kernels.matmul_w8a8.weight import quantize_weight
+from mindpress.kernels.matmul_w16.cpu import DTYPES as HALVES
+from mindpress.kernels.matmul_w16.cpu import matmul_w16_cpu
 from mindpress.kernels.quantize_rows.cpu import quantize_rows_cpu
 from mindpress.sources.source import LinearWeight
 
 NOT_FINITE = "download the model again, or try --dtype bfloat16 if they are too large"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where weights go, in which type they compute, and which kernels multiply with codes.
+
+    `add` adds up what the processes of a tensor-parallel run computed.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    kernels: Kernels
+    add: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +100,43 @@ class Int8Linear:
         return matmul_w8a8_cpu(rows, self.weight).view(*x.shape[:-1], -1)
 
 
-def head_of(weight: Float[Tensor, "vocab hidden"], kernels: Kernels) -> FloatLinear | Int8Linear:
-    """The product that gives logits. Where activations are int8 codes anyway, its weights are too:
-    they are the largest matrix of a small model, and it is read for every token."""
-    if kernels.name != "cpu" or kernels.exact or weight.shape[1] % 4:
-        return FloatLinear(weight)
-    return Int8Linear(pack_int8_weight(quantize_weight(weight)))
+@dataclass(frozen=True, slots=True)
+class HalfLinear:
+    """x W^T in float32 with a weight that stays in the 16 bits it was stored in."""
+
+    weight: Float[Tensor, "outputs inputs"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight."""
+        return self.weight.nbytes
+
+    def describe(self) -> str:
+        """For people."""
+        return "16 bits, exact"
+
+    def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
+        return matmul_w16_cpu(x, self.weight)
+
+
+Head = FloatLinear | HalfLinear | Int8Linear
+
+
+def outer_dtype(stored: torch.dtype, place: Placement) -> torch.dtype:
+    """In which type embedding and head are kept: 16 bits where the CPU kernels widen them."""
+    return stored if place.kernels.name == "cpu" and stored in HALVES else place.dtype
+
+
+def head_of(stored: Float[Tensor, "vocab hidden"], place: Placement) -> Head:
+    """The product that gives logits. It is the largest matrix of a small model and read for every
+    token: the CPU kernels keep it in its 16 bits, or in int8 where activations are codes anyway.
+    """
+    kernels, ours = place.kernels, place.kernels.name == "cpu"
+    if ours and not kernels.exact and stored.shape[1] % 4 == 0:
+        return Int8Linear(pack_int8_weight(quantize_weight(stored)))
+    if ours and stored.dtype in HALVES:
+        return HalfLinear(stored.contiguous())
+    return FloatLinear(stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +160,6 @@ class SummedLinear:
 
 
 Linear = FloatLinear | PackedLinear | SummedLinear
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where weights go, in which type they compute, and which kernels multiply with codes.
-
-    `add` adds up what the processes of a tensor-parallel run computed.
-    """
-
-    device: torch.device
-    dtype: torch.dtype
-    kernels: Kernels
-    add: Callable[[Tensor], Tensor] | None = None
 
 
 def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> FloatLinear | PackedLinear:

@@ -22,6 +22,7 @@ from mindpress.engine.linear import (
     Placement,
     SummedLinear,
     head_of,
+    outer_dtype,
     stack,
 )
 from mindpress.engine.memory import device_errors
@@ -128,15 +129,29 @@ def _smaller(source: ModelSource, dtype: torch.dtype) -> str | None:
 def _saved(source: ModelSource, place: Placement) -> int:
     """Bytes that weights kept in 4 bits take less than in the type they compute in."""
     spec, shape = source.spec, source.shape
+    saved = _saved_outside(source, place)
     if spec is None:
-        return 0
-    saved = 0.0
+        return saved
+    saved = float(saved)
     for role, outputs in shape.rows.items():
         inputs = shape.columns[role]
         if place.kernels.packs(spec, outputs, inputs):
             packed = 0.5 + 5 / min(spec.group_of(inputs), LARGEST_GROUP)
-            saved += outputs * inputs * (place.dtype.itemsize - packed)
-    return int(saved) * shape.layers
+            saved += shape.layers * outputs * inputs * (place.dtype.itemsize - packed)
+    return int(saved)
+
+
+def _saved_outside(source: ModelSource, place: Placement) -> int:
+    """The same of embedding and head."""
+    shape, wide = source.shape, place.dtype.itemsize
+    stored = DTYPES.get(shape.dtype, torch.float32)
+    kept = outer_dtype(stored, place).itemsize
+    saved = wide - kept
+    if place.kernels.name == "cpu" and not place.kernels.exact:
+        saved += -1 if shape.tied else wide - 1
+    elif not shape.tied:
+        saved += wide - kept
+    return saved * shape.vocab * shape.hidden
 
 
 class _Loading:
@@ -191,22 +206,23 @@ class _Loading:
 
     def _outer(self) -> Outer:
         source, shape = self._source, self._source.shape
-        embedding = self._matrix(source.embedding(), "embedding")
+        embedding = self._outer_matrix(source.embedding(), "embedding")
+        head = embedding if shape.tied else self._outer_matrix(source.head(), "head")
         # Gemma rounds the factor to the dtype it multiplies in.
         factor = torch.tensor(shape.hidden**0.5).to(self._dtype).item()
         return Outer(
+            dtype=self._dtype,
             embedding=embedding,
             embedding_scale=factor if source.architecture.scales_embedding else 1.0,
             final_norm=self._norm(source.final_norm(), "final norm"),
-            head=head_of(
-                embedding if shape.tied else self._matrix(source.head(), "head"),
-                self._place.kernels,
-            ),
+            head=head_of(head, self._place),
         )
 
-    def _matrix(self, stored: Tensor, name: str) -> Tensor:
-        matrix = stored.to(self._device, self._dtype)
-        check_finite(matrix, f"{name} in {matrix.dtype}", NOT_FINITE)
+    def _outer_matrix(self, stored: Tensor, name: str) -> Tensor:
+        """In the dtype the model computes in, or in 16 bits where rows are widened when used."""
+        dtype = outer_dtype(stored.dtype, self._place)
+        matrix = stored.to(self._device, dtype)
+        check_finite(matrix, f"{name} in {dtype}", NOT_FINITE)
         return matrix
 
     def _norm(self, stored: Tensor, name: str) -> Float[Tensor, " channels"]:

@@ -102,5 +102,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.w8_matmul.argtypes = [w8, c_void_p, c_void_p, c_int64, c_void_p, c_int, c_int]
     rows = [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_int, c_int]
     library.quantize_rows.argtypes = rows
+    sizes = [c_int, c_int64, c_int64]
+    library.w16_matmul.argtypes = [c_void_p, *sizes, c_void_p, c_int64, c_void_p, c_int, c_int]
     step = [POINTER(StepShape), POINTER(StepLayer), c_void_p, POINTER(StepRows)]
     library.decoder_step.argtypes = [*step, c_void_p, c_void_p, c_int, c_int]
