@@ -46,6 +46,33 @@ class InputStatistics:
         return bool(self.absmax.isfinite().all() and self.abssum.isfinite().all())
 
 
+class PairStatistics:
+    """Second moments of an input x beside the input t that the original model has in its place.
+
+    `hessian` is the sum over tokens of x x^T and `drift` of (t - x) x^T; without targets it is
+    None. Memory: 8 * channels^2 bytes, half of it without targets.
+    """
+
+    def __init__(self, channels: int, device: torch.device, *, targets: bool) -> None:
+        size = (channels, channels)
+        self.hessian: Float32[Tensor, "channels channels"] = torch.zeros(size, device=device)
+        self.drift: Float32[Tensor, "channels channels"] | None = (
+            torch.zeros(size, device=device) if targets else None
+        )
+
+    def add(
+        self,
+        inputs: Float[Tensor, "... channels"],
+        targets: Float[Tensor, "... channels"] | None = None,
+    ) -> None:
+        """Take in a batch, token by token beside its targets."""
+        x = inputs.detach().flatten(0, -2).float()
+        self.hessian.addmm_(x.t(), x)
+        if self.drift is not None and targets is not None:
+            gap = targets.detach().flatten(0, -2).float() - x
+            self.drift.addmm_(gap.t(), x)
+
+
 class Extremes:
     """The smallest and the largest value of every element of `size`, in float32.
 

@@ -7,6 +7,7 @@ rotary positions) is recorded by running its forward once with stubs in their pl
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mindpress.calib.key_values import KeyValues
+from mindpress.errors import ConfigError
 from mindpress.formats.finite import check_finite
 from mindpress.formats.fusion import fuse
 from mindpress.formats.quantized import QuantizedWeight
@@ -53,6 +55,39 @@ class LiveBlock:
         with torch.no_grad():
             out = self.module(x, *call.args, **{**call.kwargs, "past_key_values": key_values})
         return out[0] if isinstance(out, tuple) else out
+
+    def input_of(self, linear: str, hidden: Hidden) -> Float[Tensor, "samples tokens channels"]:
+        """What `linear` is fed for a batch of inputs of the block, which runs up to there."""
+
+        def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            raise _ReachedError(inputs[0])
+
+        hook = self.module.get_submodule(linear).register_forward_pre_hook(stop)
+        try:
+            self.run(hidden)
+        except _ReachedError as reached:
+            return reached.found
+        finally:
+            hook.remove()
+        raise ConfigError(f"block {self.index} does not run `{linear}`")
+
+    def copy(self) -> "LiveBlock":
+        """The same block with weights of its own."""
+        return LiveBlock(self.index, deepcopy(self.module), self.stream)
+
+    def restore(self) -> None:
+        """Put the checkpoint's weights back in the place of what was put into the module."""
+        for name, tensor in self.stream.weights(self.index).items():
+            kind = {"device": self.stream.device, "dtype": self.stream.dtype}
+            self.module.get_parameter(name).data = tensor.to(**kind, copy=True)
+
+
+class _ReachedError(Exception):
+    """A block ran as far as it was to."""
+
+    def __init__(self, found: Tensor) -> None:
+        super().__init__()
+        self.found = found
 
 
 class BlockStream:

@@ -58,13 +58,36 @@ PolicyOpt = Annotated[
     ),
 ]
 KernelsOpt = Annotated[
-    Literal["auto", "cpu", "cpu-int8", "reference"],
+    Literal["auto", "triton", "cpu", "cpu-int8", "reference"],
     typer.Option(
         "--kernels",
-        help="What multiplies with 4-bit weights: cpu keeps them in 4 bits; cpu-int8 also rounds "
+        help="What multiplies with 4-bit weights: triton on a GPU, cpu; cpu-int8 also rounds "
         "activations to 8 bits, which is faster; reference dequantizes weights when they are "
-        "loaded; auto is cpu where it can run.",
+        "loaded; auto is triton or cpu where they can run.",
     ),
+]
+MaxBatchSizeOpt = Annotated[
+    int | None,
+    typer.Option("--max-batch-size", help="Sequences that are computed at once, at most."),
+]
+SessionLenOpt = Annotated[
+    int | None,
+    typer.Option("--session-len", help="Tokens of a sequence, prompt and answer, at most."),
+]
+CacheShareOpt = Annotated[
+    float,
+    typer.Option(
+        "--cache-max-entry-count",
+        help="Share of the memory free after loading that the cache may take.",
+    ),
+]
+CacheSizeOpt = Annotated[
+    str | None,
+    typer.Option("--cache-memory", help="What the cache may take instead, for example 4GiB."),
+]
+MaxPrefillOpt = Annotated[
+    int,
+    typer.Option("--max-prefill-token-num", help="Tokens that are computed in a step, at most."),
 ]
 MaxNewTokensOpt = Annotated[
     int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")

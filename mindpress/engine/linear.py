@@ -97,7 +97,7 @@ class Int8Linear:
 
     def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
         rows = quantize_rows_cpu(x.reshape(-1, x.shape[-1]))
-        return matmul_w8a8_cpu(rows, self.weight).view(*x.shape[:-1], -1)
+        return matmul_w8a8_cpu(rows, self.weight).view(*x.shape[:-1], self.weight.outputs)
 
 
 @dataclass(frozen=True, slots=True)

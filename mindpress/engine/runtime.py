@@ -136,7 +136,10 @@ class Runtime:
         return self._computed(rows)
 
     def _computed(self, rows: StepRows) -> Float[Tensor, "asked vocab"]:
-        return self.decoder.logits(self._forward(rows)[rows.asked])
+        hidden = self._forward(rows)[rows.asked]
+        if len(hidden) == 0:  # a piece of a prompt: no reason to read the head
+            return hidden.new_empty(0, self.decoder.shape.vocab)
+        return self.decoder.logits(hidden)
 
     def _forward(self, rows: StepRows) -> Float[Tensor, "rows hidden"]:
         decoder = self.decoder
