@@ -44,7 +44,7 @@ def runtime_of(
     """A runtime of weights that are in memory; `config` says how large its cache is."""
     operations = paged_operations(decoder.kernels)
     memory, limits = plan_memory(decoder, config, operations, listener)
-    return Runtime(decoder, memory, operations, limits, team)
+    return Runtime(decoder, memory, operations, limits, team, listener)
 
 
 def _opened(

@@ -1,7 +1,7 @@
 """Many answers at once: every step computes what the scheduler chose, for all of them together."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from mindpress.engine.scheduler import Limits, Scheduler, Step
 from mindpress.engine.step_rows import StepRows, rows_of
 from mindpress.engine.team import Team
 from mindpress.engine.vocabulary import check_ids
+from mindpress.events import Listener, Note, ignore
 from mindpress.kernels.paged import PagedOperations
 
 
@@ -67,9 +68,10 @@ class Runtime:
         operations: PagedOperations,
         limits: Limits,
         team: Team | None = None,
+        listener: Listener = ignore,
     ) -> None:
         self.decoder, self.memory, self.limits = decoder, memory, limits
-        self._team = team
+        self._team, self._listener = team, listener
         self._fused = fused_blocks(decoder, memory.layers) if team is None else None
         self._graphs = self._decode_graphs() if decoder.device.type == "cuda" else None
         self._operations = operations
@@ -112,17 +114,48 @@ class Runtime:
 
     @torch.inference_mode()
     def step(self) -> list[Answer]:
-        """Compute one step. The answers that have a token more, or have ended."""
+        """Compute one step. The answers that have a token more, or have ended.
+
+        When the device runs out of memory, fewer sequences and rows are tried and the listener is
+        told; ResourceError when not even one row fits.
+        """
         step = self.scheduler.schedule()
         if not step.parts:
             return []
         asking = [part.request for part in step.parts if part.wants_logits]
-        with device_errors():
-            rows = rows_of(step, self.decoder.rotary, self.memory.tokens, self.decoder.device)
-            logits = self._logits(rows)
-            tokens = self._drawn(asking, logits) if asking else {}
+        try:
+            logits = self._logits(self._rows(step))
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self._retreat(error)
+            return []
+        tokens = self._drawn(asking, logits) if asking else {}
         self._complete(step, tokens)
         return [self._told(request, token) for request, token in tokens.items()]
+
+    def _rows(self, step: Step) -> StepRows:
+        return rows_of(step, self.decoder.rotary, self.memory.tokens, self.decoder.device)
+
+    def _retreat(self, error: Exception) -> None:
+        """Half as many sequences and rows. What the failed step stored is stored again."""
+        limits = self.scheduler.limits
+        if limits.rows_per_step == 1 or self._team is not None:
+            with device_errors():
+                raise error
+        smaller = replace(
+            limits,
+            max_batch=max(1, limits.max_batch // 2),
+            rows_per_step=max(1, limits.rows_per_step // 2),
+        )
+        self.scheduler.shrink(smaller)
+        if self.decoder.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._listener(
+            Note(
+                f"memory ran out: at most {smaller.max_batch} sequences and"
+                f" {smaller.rows_per_step} rows are computed at once from now on",
+                "warning",
+            )
+        )
 
     def close(self) -> None:
         """End the processes that compute with this one; nothing can be computed after it."""

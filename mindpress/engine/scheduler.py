@@ -116,6 +116,13 @@ class Scheduler:
         self._release(request)
         request.salt = salt
 
+    def shrink(self, limits: Limits) -> None:
+        """Keep to smaller limits from the next step on; the latest of those that are too many wait
+        again. Also after a step that was scheduled and could not be computed."""
+        self.limits = limits
+        while len(self._running) > min(limits.max_batch, limits.rows_per_step):
+            self._preempt(next(reversed(self._running)))
+
     def schedule(self) -> Step:
         """The next step; without parts only when the scheduler is idle.
 

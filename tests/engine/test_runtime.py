@@ -11,7 +11,7 @@ from mindpress.engine.config import EngineConfig, GenerationConfig
 from mindpress.engine.loader import load_decoder
 from mindpress.engine.opening import open_runtime
 from mindpress.engine.sampling import Sampler
-from mindpress.errors import ConfigError, NumericError
+from mindpress.errors import ConfigError, NumericError, ResourceError
 from mindpress.events import Note, ignore
 from mindpress.formats.quantized import QuantSpec
 from mindpress.sources.opening import open_source
@@ -241,6 +241,38 @@ def test_a_model_that_computes_nan_says_so(llama):
     runtime.add([5], GREEDY)
     with pytest.raises(NumericError, match="NaN"):
         runtime.step()
+
+
+def running_out_above(runtime, rows):
+    """A device that cannot compute more rows than that at once."""
+    whole = runtime._computed
+
+    def computed(step):
+        if len(step.ids) > rows:
+            raise torch.OutOfMemoryError("tried to allocate 2.00 GiB")
+        return whole(step)
+
+    runtime._computed = computed
+
+
+def test_out_of_memory_is_answered_by_smaller_steps(llama):
+    texts, events = prompts(6), []
+    runtime = opened(llama, events.append, max_batch_size=6, max_prefill_token_num=64)
+    running_out_above(runtime, 5)
+    answers = run(runtime, texts)
+    assert [answer.tokens for answer in answers] == alone(llama, texts)
+    said = [event.text for event in events if isinstance(event, Note)]
+    assert len(said) == 4  # 64 rows, then 32, 16, 8, 4
+    assert "at most 1 sequences and 4 rows" in said[-1]
+    assert runtime.pool.used == 0
+
+
+def test_out_of_memory_for_one_row_is_an_error(llama):
+    runtime = opened(llama)
+    running_out_above(runtime, 0)
+    runtime.add([5, 6, 7], GREEDY)
+    with pytest.raises(ResourceError, match=r"memory ran out.*2\.00 GiB"):
+        finish(runtime)
 
 
 # What lies in pages where nothing was written may be anything; it is masked after the product.
