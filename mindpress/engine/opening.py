@@ -52,6 +52,10 @@ def _opened(
 ) -> Runtime:
     share = None if team is None else Share(0, config.tp, add)
     decoder = load_decoder(source, config, listener, share)
+    if decoder.kernels.name == "triton" and decoder.device.type == "cuda" and team is None:
+        from mindpress.engine.tuned import use_tuned
+
+        use_tuned(decoder, listener)
     runtime = runtime_of(decoder, config, listener, team)
     if team is not None:
         team.tell((runtime.memory.pages, runtime.memory.tokens))
