@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-import gguf
-import llama_cpp
+import gguf  # pyright: ignore[reportMissingImports]
+import llama_cpp  # pyright: ignore[reportMissingImports]
 import numpy as np
 from safetensors.numpy import load_file
 

@@ -49,28 +49,30 @@ class InputStatistics:
 class PairStatistics:
     """Second moments of an input x beside the input t that the original model has in its place.
 
-    `hessian` is the sum over tokens of x x^T and `drift` of (t - x) x^T; without targets it is
-    None. Memory: 8 * channels^2 bytes, half of it without targets.
+    `hessian` is the sum over tokens of x x^T and `drift` of (t - x) x^T, [channels, channels].
+    `gap` is the sum of g x^T, [gaps, channels], for something else g that is off at the token.
+    Memory: 4 bytes an element.
     """
 
-    def __init__(self, channels: int, device: torch.device, *, targets: bool) -> None:
-        size = (channels, channels)
-        self.hessian: Float32[Tensor, "channels channels"] = torch.zeros(size, device=device)
-        self.drift: Float32[Tensor, "channels channels"] | None = (
-            torch.zeros(size, device=device) if targets else None
-        )
+    def __init__(self, channels: int, device: torch.device, gaps: int = 0) -> None:
+        square = (channels, channels)
+        self.hessian: Float32[Tensor, "channels channels"] = torch.zeros(square, device=device)
+        self.drift: Float32[Tensor, "channels channels"] = torch.zeros(square, device=device)
+        self.gap: Float32[Tensor, "gaps channels"] = torch.zeros(gaps, channels, device=device)
 
     def add(
         self,
         inputs: Float[Tensor, "... channels"],
-        targets: Float[Tensor, "... channels"] | None = None,
+        targets: Float[Tensor, "... channels"],
+        gap: Float[Tensor, "... gaps"] | None = None,
     ) -> None:
         """Take in a batch, token by token beside its targets."""
-        x = inputs.detach().flatten(0, -2).float()
+        x = inputs.flatten(0, -2).float()
         self.hessian.addmm_(x.t(), x)
-        if self.drift is not None and targets is not None:
-            gap = targets.detach().flatten(0, -2).float() - x
-            self.drift.addmm_(gap.t(), x)
+        if targets is not inputs:
+            self.drift.addmm_((targets.flatten(0, -2).float() - x).t(), x)
+        if gap is not None:
+            self.gap.addmm_(gap.flatten(0, -2).float().t(), x)
 
 
 class Extremes:

@@ -6,7 +6,7 @@ rotary positions) is recorded by running its forward once with stubs in their pl
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mindpress.calib.key_values import KeyValues
-from mindpress.errors import ConfigError
 from mindpress.formats.finite import check_finite
 from mindpress.formats.fusion import fuse
 from mindpress.formats.quantized import QuantizedWeight
@@ -56,20 +55,24 @@ class LiveBlock:
             out = self.module(x, *call.args, **{**call.kwargs, "past_key_values": key_values})
         return out[0] if isinstance(out, tuple) else out
 
-    def input_of(self, linear: str, hidden: Hidden) -> Float[Tensor, "samples tokens channels"]:
-        """What `linear` is fed for a batch of inputs of the block, which runs up to there."""
+    def inputs_of(self, modules: tuple[str, ...], hidden: Hidden) -> list[Tensor]:
+        """What these modules, in the order they run, are fed for a batch of inputs of the block,
+        which runs up to the last of them.
+        """
+        found: list[Tensor] = []
 
-        def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            raise _ReachedError(inputs[0])
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            found.append(inputs[0])
+            if len(found) == len(modules):
+                raise _ReachedError
 
-        hook = self.module.get_submodule(linear).register_forward_pre_hook(stop)
-        try:
-            self.run(hidden)
-        except _ReachedError as reached:
-            return reached.found
-        finally:
-            hook.remove()
-        raise ConfigError(f"block {self.index} does not run `{linear}`")
+        with ExitStack() as hooks:
+            for name in modules:
+                module = self.module.get_submodule(name)
+                hooks.enter_context(module.register_forward_pre_hook(keep))
+            with suppress(_ReachedError):
+                self.run(hidden)
+        return found
 
     def copy(self) -> "LiveBlock":
         """The same block with weights of its own."""
@@ -84,10 +87,6 @@ class LiveBlock:
 
 class _ReachedError(Exception):
     """A block ran as far as it was to."""
-
-    def __init__(self, found: Tensor) -> None:
-        super().__init__()
-        self.found = found
 
 
 class BlockStream:

@@ -43,7 +43,8 @@ class Membership:
     @staticmethod
     def load(text: str) -> "Membership":
         fields: dict[str, Any] = json.loads(text)
-        return Membership(**fields | {"config": EngineConfig(**fields["config"])})
+        config = EngineConfig(**fields.pop("config"))
+        return Membership(config=config, **fields)
 
 
 class Team:

@@ -5,7 +5,7 @@ its statistics; so a scale or a clip that makes a block worse than plain roundin
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
@@ -14,15 +14,11 @@ from torch import Tensor, nn
 
 from mindpress.calib.stream import LiveBlock
 from mindpress.errors import NumericError
-from mindpress.lite.block import (
-    BlockCodes,
-    BlockTask,
-    SiteScales,
-    Statistics,
-    quantize_block,
-    site_errors,
-    smoothing_of,
-)
+from mindpress.lite.block import quantize_block, smoothing_of
+from mindpress.lite.compensated_block import Compensating, compensate_block, X
+from mindpress.lite.follow import SiteInputs
+from mindpress.lite.site_errors import site_errors
+from mindpress.lite.task import BlockCodes, BlockTask, SiteScales, Statistics
 
 PLAIN = "plain rounding"
 
@@ -46,6 +42,7 @@ class Choice:
     plain_error: float
     candidates: Mapping[str, float]
     sites: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +56,58 @@ class _Attempt:
 
 @torch.no_grad()
 def choose(
-    block: LiveBlock, task: BlockTask, seen: Statistics, held: HeldOut, *, search: bool
+    block: LiveBlock,
+    task: BlockTask,
+    seen: Statistics,
+    held: HeldOut,
+    *,
+    search: bool,
+    compensate: tuple[SiteInputs, Compensating] | None = None,
 ) -> Choice:
     """Quantize `block` in every way of the recipe and keep the best.
 
-    With `search`, clipping is tried on the better of plain and scaled. The live module's weights
-    are replaced. Peak memory: two candidates' codes.
+    With `search`, clipping is tried on the better of plain and scaled; with `compensate`,
+    compensated rounding of plain and of scaled. The live module's weights are replaced: in the
+    end they are those of the result. Peak memory: two candidates' codes.
     """
     weights = block.stream.weights(block.index)
     tried: dict[str, float] = {}
+    notes: list[str] = []
 
-    def attempt(method: str, scales: SiteScales, clip: Statistics | None = None) -> _Attempt:
-        _release(block.module, task)
-        result = quantize_block(weights, task, scales, clip, method)
+    def measured(method: str, scales: SiteScales, result: BlockCodes) -> _Attempt:
         tried[method] = _error(block, result, held)
-        return _Attempt(result, scales, tried[method])
+        return _Attempt(replace(result, method=method), scales, tried[method])
 
-    best = attempt(PLAIN, {})
+    def rounded(method: str, scales: SiteScales, clip: Statistics | None = None) -> _Attempt:
+        _release(block.module, task)
+        return measured(method, scales, quantize_block(weights, task, scales, clip, method))
+
+    def compensated(method: str, scales: SiteScales) -> _Attempt:
+        inputs, how = compensate
+        result, found = compensate_block(weights, task, scales, inputs, how)
+        notes.extend(found)
+        return measured(method, scales, result)
+
+    best = rounded(PLAIN, {})
     smoothed = "scaled" if search else "smoothed"
     scales = smoothing_of(weights, seen, task, search=search)
-    best = min(best, attempt(smoothed, scales), key=_error_of)
-    if search:
+    best = min(best, rounded(smoothed, scales), key=_error_of)
+    if compensate:
+        first = [scales, {}] if X.get('both') else [best.scales]
+        for use in first:
+            name = f"{smoothed} and compensated" if use else "compensated"
+            best = min(best, compensated(name, use), key=_error_of)
+    elif search:
         clipped = "scaled and clipped" if best.scales else "clipped"
-        best = min(best, attempt(clipped, best.scales, seen), key=_error_of)
+        best = min(best, rounded(clipped, best.scales, seen), key=_error_of)
     if not isfinite(best.error):
         raise NumericError(
             f"layer {block.index}: its output is NaN or infinite once it is quantized",
             hint="try --dtype bfloat16, or more bits",
         )
+    load_result(block.module, best.result)
     sites = site_errors(weights, best.result, task, best.scales, seen)
-    return Choice(best.result, best.error, tried[PLAIN], tried, sites)
+    return Choice(best.result, best.error, tried[PLAIN], tried, sites, tuple(notes))
 
 
 def _error_of(attempt: _Attempt) -> float:

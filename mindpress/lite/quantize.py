@@ -27,9 +27,12 @@ from mindpress.checkpoint.writer import ShardWriter, parse_size
 from mindpress.device import choose_device
 from mindpress.errors import NumericError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
-from mindpress.lite.block import BlockTask
+from mindpress.lite.task import BlockTask
 from mindpress.lite.card import model_card
 from mindpress.lite.choose import PLAIN, Choice, HeldOut, choose
+from mindpress.lite.compensated_block import Compensating, X
+from mindpress.lite.compensated import Compensation
+from mindpress.lite.follow import OriginalInputs, FollowedInputs
 from mindpress.lite.inputs import (
     SPILL,
     check_weights,
@@ -138,15 +141,12 @@ class _Run:
     def blocks(self, layers: list[LayerReport], listener: Listener) -> None:
         """Quantize and write every block that is not in `layers` yet, and add it to them."""
         hidden = embedded(self.stream, self.tokens, self.folder)
+        followed = hidden.clone()
         listener(Started("quantize", len(self.stream)))
         for index in range(len(self.stream)):
             began = time.monotonic()
             with self.stream.block(index) as block:
-                if index < len(layers):
-                    self._pass(block, hidden)
-                    listener(Advanced(index + 1, "done in an earlier run"))
-                    continue
-                choice = self._quantize(block, hidden)
+                choice = self._quantize(block, hidden, followed)
             self._write(index, choice)
             give_back()
             layers.append(LayerReport.of(index, choice, time.monotonic() - began))
@@ -184,10 +184,32 @@ class _Run:
         for batch in hidden.split(self.recipe.calibration.batch_size):
             batch.copy_(block.run(batch))
 
-    def _quantize(self, block: LiveBlock, hidden: Tensor) -> Choice:
+    def _quantize(self, block: LiveBlock, hidden: Tensor, followed) -> Choice:
+        r=self.recipe
+        mode=r.propagate
+        how=Compensating(Compensation(damping=float(X.get('damp','0.01'))), r.refine, clip='clip' in X)
+        if r.rounding=='nearest' or mode=='original':
+            seen, held = self._observe(block, hidden)
+            comp=(OriginalInputs(seen),how) if r.rounding!='nearest' else None
+            return choose(block, self.task, seen, held, search=self.recipe.search_scale, compensate=comp)
+        count = held_out_samples(*self.tokens.shape)
+        n=len(hidden)-count
+        if mode=='asymmetric':
+            follower=block.copy()
+            before=hidden.clone()
+            seen, held = self._observe(block, hidden)
+            held=HeldOut(followed[n:], held.outputs)
+            inputs=FollowedInputs(follower, followed[:n], block, before[:n], r.calibration.batch_size)
+            choice=choose(follower, self.task, seen, held, search=r.search_scale, compensate=(inputs,how))
+            self._pass(follower, followed)
+            return choice
+        before=hidden.clone()
         seen, held = self._observe(block, hidden)
-        give_back()
-        return choose(block, self.task, seen, held, search=self.recipe.search_scale)
+        inputs=FollowedInputs(block, before[:n], None, None, r.calibration.batch_size)
+        choice=choose(block, self.task, seen, held, search=r.search_scale, compensate=(inputs,how))
+        hidden.copy_(before)
+        self._pass(block, hidden)
+        return choice
 
     def _observe(
         self, block: LiveBlock, hidden: Tensor

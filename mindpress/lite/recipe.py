@@ -7,6 +7,8 @@ from mindpress.errors import ConfigError
 
 Algorithm = Literal["awq"]
 Device = Literal["auto", "cpu", "cuda"]
+Rounding = Literal["nearest", "compensated"]
+Propagate = Literal["auto", "original", "quantized", "asymmetric"]
 Dtype = Literal["auto", "float16", "bfloat16"]
 
 
@@ -43,6 +45,9 @@ class Recipe:
     group_size: int = 128
     symmetric: bool = False
     search_scale: bool = False
+    rounding: Rounding = "nearest"
+    propagate: Propagate = "auto"
+    refine: int = 0
     calibration: Calibration = field(default_factory=Calibration)
     device: Device = "auto"
     dtype: Dtype = "auto"

@@ -9,20 +9,24 @@ from mindpress.models.description import Block, Linear, Role
 class Site:
     """Linears that read the same input, so that they share a smoothing scale.
 
-    The inverse of the scale goes into `norm`, or into the output rows of `producer`.
+    The inverse of the scale goes into `norm`, or into the output rows of `producer`. `residual` is
+    the module that is fed what the output is added to; None where it is not added as it is.
     """
 
     name: str
     linears: tuple[Linear, ...]
     norm: str | None = None
     producer: Role | None = None
+    residual: str | None = None
 
 
 def sites_of(block: Block) -> tuple[Site, ...]:
+    attention = None if block.attention_output_norm else block.attention_norm
+    mlp = None if block.mlp_output_norm else block.mlp_norm
     """Norm to query/key/value, value to output, norm to gate/up, up to down."""
     return (
         Site("attention inputs", block.attention_inputs, norm=block.attention_norm),
-        Site("attention output", (block.attention_output,), producer="value"),
+        Site("attention output", (block.attention_output,), producer="value", residual=attention),
         Site("mlp inputs", block.mlp_inputs, norm=block.mlp_norm),
-        Site("mlp output", (block.mlp_output,), producer="up"),
+        Site("mlp output", (block.mlp_output,), producer="up", residual=mlp),
     )
