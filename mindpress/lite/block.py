@@ -52,7 +52,9 @@ def quantize_block(
     for site in sites_of(task.block):
         columns = scales.get(site.name)
         for linear in site.linears:
-            weight = smoothed_weight(weights[f"{linear.name}.weight"], linear, columns, scales, task)
+            weight = smoothed_weight(
+                weights[f"{linear.name}.weight"], linear, columns, scales, task
+            )
             if linear.name not in task.quantized:
                 floats[f"{linear.name}.weight"] = weight
                 continue

@@ -93,7 +93,7 @@ def choose(
     scales = smoothing_of(weights, seen, task, search=search)
     best = min(best, rounded(smoothed, scales), key=_error_of)
     if compensate:
-        first = [scales, {}] if X.get('both') else [best.scales]
+        first = [scales, {}] if X.get("both") else [best.scales]
         for use in first:
             name = f"{smoothed} and compensated" if use else "compensated"
             best = min(best, compensated(name, use), key=_error_of)

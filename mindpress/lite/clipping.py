@@ -2,7 +2,8 @@
 
 AWQ (Lin et al. 2023, section 3.2; AutoAWQ 0.2.9, `_search_best_clip`) shrinks |w| of a group to
 the value that least disturbs its output. Here both ends move on their own, and the error of a
-group is exact over all calibration tokens: d H_g d^T with its block H_g of X^T X.
+group is exact over all calibration tokens: d H_g d^T with its block H_g of X^T X, or, where later
+columns make up for errors, sum of d^2 * cost with a cost for each input.
 """
 
 from collections.abc import Iterator
@@ -17,18 +18,20 @@ from mindpress.lite.rounding import Extent, PerGroup, decode, encode, full_exten
 STEPS = 20
 SMALLEST_SHARE = 0.5
 ROWS_AT_ONCE = 256
+COSTS_AXES = 2
 
 Blocks = Float32[Tensor, "groups size size"]
+Costs = Float32[Tensor, "groups size"]
 
 
 @torch.no_grad()
 def search_extent(
-    weight: Float[Tensor, "outputs inputs"], blocks: Blocks, spec: QuantSpec
+    weight: Float[Tensor, "outputs inputs"], blocks: Blocks | Costs, spec: QuantSpec
 ) -> Extent:
     """The extent of every group of `weight` with the least output error of that group.
 
     Both ends shrink together to 1, 0.95 ... 0.55 of their value, then each end on its own.
-    `blocks` are the `diagonal_blocks` of X^T X for the inputs of this weight.
+    `blocks` are the `diagonal_blocks` of X^T X for the inputs of this weight, or costs.
     """
     parts = [_search_rows(rows, blocks, spec) for rows in weight.split(ROWS_AT_ONCE)]
     return Extent(torch.cat([part.low for part in parts]), torch.cat([part.high for part in parts]))
@@ -41,7 +44,9 @@ def diagonal_blocks(hessian: Float32[Tensor, "inputs inputs"], size: int) -> Blo
     return torch.stack([every[index, :, index] for index in range(groups)])
 
 
-def _search_rows(weight: Float[Tensor, "rows inputs"], blocks: Blocks, spec: QuantSpec) -> Extent:
+def _search_rows(
+    weight: Float[Tensor, "rows inputs"], blocks: Blocks | Costs, spec: QuantSpec
+) -> Extent:
     groups = grouped(weight, spec)
     full = full_extent(groups)
     share_low = torch.ones_like(full.low)
@@ -68,10 +73,15 @@ def _shares() -> Iterator[float]:
 
 
 def _group_error(
-    groups: Float32[Tensor, "rows groups size"], extent: Extent, blocks: Blocks, spec: QuantSpec
+    groups: Float32[Tensor, "rows groups size"],
+    extent: Extent,
+    blocks: Blocks | Costs,
+    spec: QuantSpec,
 ) -> PerGroup:
-    """d H_g d^T for the change d of each group."""
+    """d H_g d^T for the change d of each group, or the cost of d^2."""
     scales, zeros = grid(extent, spec)
     change = decode(encode(groups, scales, zeros, spec), scales, zeros).sub_(groups)
+    if blocks.ndim == COSTS_AXES:
+        return change.square_().mul_(blocks).sum(-1)
     turned = change.transpose(0, 1)
     return (torch.bmm(turned, blocks).mul_(turned)).sum(-1).t()

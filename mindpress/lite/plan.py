@@ -19,6 +19,8 @@ from mindpress.sources.folder import ModelFolder, open_folder
 FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 USUAL_GROUPS = (128, 64, 32)
 BYTES_FLOAT32 = 4
+FACTOR_BYTES = 3 * 8 + 4  # X^T X, its root and the root's inverse in float64, then in float32
+PAIRED_SQUARES = 3  # X^T X, drift and gap of the site at hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,11 @@ def _bytes_after(
 
 
 def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
-    """One block in float32 with its codes, X^T X of its four inputs, hidden states, a batch."""
+    """One block in float32 with its codes, X^T X of its four inputs, hidden states, a batch.
+
+    Compensation adds the factor of the widest inputs; the asymmetric path a second block, a second
+    set of hidden states and what is recorded of the widest inputs.
+    """
     shape, calibration = source.shape, recipe.calibration
     block = elements(block_tensors(source.architecture, shape))
     hessians = 2 * shape.hidden**2 + (shape.heads * shape.head_dim) ** 2 + shape.inner**2
@@ -186,6 +192,12 @@ def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
     largest = max(shape.inner * shape.hidden, 1)
     table = shape.vocab * shape.hidden * 2
     work = BYTES_FLOAT32 * (block + hessians + batch + 3 * largest) + 2 * block
+    widest = max(shape.hidden, shape.heads * shape.head_dim, shape.inner)
+    if recipe.rounding == "compensated":
+        work += FACTOR_BYTES * widest**2
+    if recipe.path == "asymmetric":
+        work += BYTES_FLOAT32 * (block + PAIRED_SQUARES * widest**2)
+        hidden *= 2
     return max(work, table) + hidden
 
 

@@ -11,10 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mindpress import __version__
-from mindpress.calib.capture import capture_inputs
 from mindpress.calib.journal import Journal, fingerprint
-from mindpress.calib.statistics import InputStatistics
-from mindpress.calib.stream import BlockStream, LiveBlock
+from mindpress.calib.stream import BlockStream
 from mindpress.checkpoint.companions import copy_companions
 from mindpress.checkpoint.staging import (
     StagedFolder,
@@ -25,32 +23,24 @@ from mindpress.checkpoint.staging import (
 )
 from mindpress.checkpoint.writer import ShardWriter, parse_size
 from mindpress.device import choose_device
-from mindpress.errors import NumericError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.lite.task import BlockTask
 from mindpress.lite.card import model_card
-from mindpress.lite.choose import PLAIN, Choice, HeldOut, choose
+from mindpress.lite.choose import PLAIN, Choice
 from mindpress.lite.compensated_block import Compensating, X
 from mindpress.lite.compensated import Compensation
 from mindpress.lite.follow import OriginalInputs, FollowedInputs
-from mindpress.lite.inputs import (
-    SPILL,
-    check_weights,
-    draw_tokens,
-    embedded,
-    hidden_bytes,
-    input_files,
-)
+from mindpress.lite.compensated import Compensation
+from mindpress.lite.hidden_states import first_states
+from mindpress.lite.inputs import check_weights, draw_tokens, hidden_bytes, input_files
 from mindpress.lite.output import block_output, output_config, output_names
 from mindpress.lite.plan import QuantizationPlan, plan_quantization
 from mindpress.lite.recipe import Recipe
 from mindpress.lite.report import LayerReport, QuantizationReport, report_html
-from mindpress.lite.sites import sites_of
+from mindpress.lite.task import BlockTask
+from mindpress.lite.walk import Walk
 from mindpress.memory import give_back, return_large_blocks
 from mindpress.models.tensors import outer_tensors
-
-HELD_OUT_SHARE = 8
-MOST_HELD_OUT_TOKENS = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +74,10 @@ def check_request(
         listener,
         trust_remote_code=recipe.trust_remote_code,
     )
-    check_space(target, plan.bytes_after + hidden_bytes(plan.source, tokens))
+    states = hidden_bytes(plan.source, tokens)
+    # Spilled states, and of the followed path those kept after this block and after the last.
+    copies = {"original": 1, "quantized": 3, "asymmetric": 4}[recipe.path]
+    check_space(target, plan.bytes_after + copies * states)
     return Request(plan, device, tokens, limit)
 
 
@@ -96,7 +89,7 @@ def quantize_model(
     Everything is checked before the first block. An interrupted run leaves a hidden folder
     beside `target`; the same call goes on from it (with `overwrite` it starts afresh). Peak
     memory: one block in float32, X^T X of its inputs, the codes of two candidates and the hidden
-    states of the calibration set.
+    states of the calibration set; with asymmetric calibration two blocks and two such sets.
     """
     started = time.monotonic()
     return_large_blocks()
@@ -111,7 +104,8 @@ def quantize_model(
         staged.commit()
     if not any(layer.method != PLAIN for layer in report.layers):
         more = "" if recipe.search_scale else "; --search-scale searches for better scales"
-        listener(Note(f"smoothing helped no layer: all are rounded plainly{more}"))
+        what = "smoothing" if recipe.rounding == "nearest" else "neither smoothing nor compensation"
+        listener(Note(f"{what} helped no layer: all are rounded plainly{more}"))
     listener(Finished(report.seconds))
     return report
 
@@ -136,22 +130,33 @@ class _Run:
             norm_offset=plan.source.architecture.norm_offset,
             stored=plan.stored,
             device=self.device,
+            compensation=_compensation(recipe),
         )
 
     def blocks(self, layers: list[LayerReport], listener: Listener) -> None:
         """Quantize and write every block that is not in `layers` yet, and add it to them."""
-        hidden = embedded(self.stream, self.tokens, self.folder)
-        followed = hidden.clone()
+        recipe, earlier = self.recipe, len(layers)
+        states = first_states(self.stream, self.tokens, self.folder, recipe.path)
+        states.load(earlier)
+        walk = Walk(self.task, states, recipe.calibration.batch_size, search=recipe.search_scale)
         listener(Started("quantize", len(self.stream)))
         for index in range(len(self.stream)):
             began = time.monotonic()
             with self.stream.block(index) as block:
-                choice = self._quantize(block, hidden, followed)
+                if index < earlier:
+                    walk.repeat(block)
+                    listener(Advanced(index + 1, "done in an earlier run"))
+                    continue
+                choice = walk.quantize(block)
+            self._tell(index, choice, listener)
             self._write(index, choice)
+            states.save(index + 1)
             give_back()
             layers.append(LayerReport.of(index, choice, time.monotonic() - began))
             self.journal.save({"writer": self.writer.state, "layers": [asdict(x) for x in layers]})
+            states.forget(index)
             listener(Advanced(index + 1, choice.result.method, layers[-1].figures))
+        states.remove_files()
 
     def finish(self, target: Path, layers: list[LayerReport], seconds: float) -> QuantizationReport:
         """Write what is left: embedding, head, companions, config, report, model card."""
@@ -159,7 +164,6 @@ class _Run:
         for name in outer_tensors(source.architecture, source.shape):
             self.writer.write(name, source.checkpoint.tensor(name).to(self.plan.stored))
         self.writer.finish()
-        (self.folder / SPILL).unlink(missing_ok=True)
         copy_companions(source.folder, self.folder)
         _write_json(self.folder / "config.json", output_config(self.plan))
         report = QuantizationReport.of(self.recipe, self.plan, target, layers, seconds)
@@ -180,67 +184,9 @@ class _Run:
         listener(Note(f"going on after layer {len(saved['layers'])} of an interrupted run"))
         return [LayerReport(**layer) for layer in saved["layers"]]
 
-    def _pass(self, block: LiveBlock, hidden: Tensor) -> None:
-        for batch in hidden.split(self.recipe.calibration.batch_size):
-            batch.copy_(block.run(batch))
-
-    def _quantize(self, block: LiveBlock, hidden: Tensor, followed) -> Choice:
-        r=self.recipe
-        mode=r.propagate
-        how=Compensating(Compensation(damping=float(X.get('damp','0.01'))), r.refine, clip='clip' in X)
-        if r.rounding=='nearest' or mode=='original':
-            seen, held = self._observe(block, hidden)
-            comp=(OriginalInputs(seen),how) if r.rounding!='nearest' else None
-            return choose(block, self.task, seen, held, search=self.recipe.search_scale, compensate=comp)
-        count = held_out_samples(*self.tokens.shape)
-        n=len(hidden)-count
-        if mode=='asymmetric':
-            follower=block.copy()
-            before=hidden.clone()
-            seen, held = self._observe(block, hidden)
-            held=HeldOut(followed[n:], held.outputs)
-            inputs=FollowedInputs(follower, followed[:n], block, before[:n], r.calibration.batch_size)
-            choice=choose(follower, self.task, seen, held, search=r.search_scale, compensate=(inputs,how))
-            self._pass(follower, followed)
-            return choice
-        before=hidden.clone()
-        seen, held = self._observe(block, hidden)
-        inputs=FollowedInputs(block, before[:n], None, None, r.calibration.batch_size)
-        choice=choose(block, self.task, seen, held, search=r.search_scale, compensate=(inputs,how))
-        hidden.copy_(before)
-        self._pass(block, hidden)
-        return choice
-
-    def _observe(
-        self, block: LiveBlock, hidden: Tensor
-    ) -> tuple[dict[str, InputStatistics], HeldOut]:
-        """Run the original block on all samples; `hidden` becomes its output."""
-        count = held_out_samples(*self.tokens.shape)
-        inputs = hidden[len(hidden) - count :].clone()
-        seen, watched = self._watched()
-        with capture_inputs(block.module, watched):
-            seen_samples = hidden if count == len(hidden) else hidden[: len(hidden) - count]
-            self._pass(block, seen_samples)
-        outputs = torch.empty(inputs.shape, dtype=torch.float32)
-        for into, batch in zip(outputs.split(1), inputs.split(1), strict=True):
-            into.copy_(block.run(batch))
-        hidden[len(hidden) - count :] = outputs.to(hidden.dtype)
-        for name, statistics in seen.items():
-            if not statistics.finite:
-                raise NumericError(
-                    f"layer {block.index}, {name}: activations are NaN or infinite",
-                    hint="the model overflows; try --device cpu, which computes in 32 bits",
-                )
-        return seen, HeldOut(inputs, outputs)
-
-    def _watched(self) -> tuple[dict[str, InputStatistics], dict[str, InputStatistics]]:
-        """Statistics by site, and the same ones by the linear whose input is watched."""
-        seen, watched = {}, {}
-        for site in sites_of(self.task.block):
-            channels = self.plan.source.shape.columns[site.linears[0].roles[0]]
-            seen[site.name] = InputStatistics(channels, self.device)
-            watched[site.linears[0].name] = seen[site.name]
-        return seen, watched
+    def _tell(self, index: int, choice: Choice, listener: Listener) -> None:
+        for note in choice.result.notes:
+            listener(Note(f"layer {index}, {note}"))
 
     def _write(self, index: int, choice: Choice) -> None:
         for name, tensor in block_output(self.plan, self.stream.runs, index, choice.result):
@@ -252,10 +198,10 @@ def compute_type(device: torch.device, plan: QuantizationPlan) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else plan.stored
 
 
-def held_out_samples(samples: int, length: int) -> int:
-    """How many samples are kept out of the statistics to judge candidates by."""
-    wanted = max(1, samples // HELD_OUT_SHARE)
-    return min(wanted, max(1, MOST_HELD_OUT_TOKENS // length))
+def _compensation(recipe: Recipe) -> Compensation | None:
+    if recipe.rounding == "nearest":
+        return None
+    return Compensation(sweeps=recipe.refine)
 
 
 def _quantized_names(plan: QuantizationPlan, stream: BlockStream) -> frozenset[str]:

@@ -6,6 +6,9 @@ from typing import Literal
 from mindpress.errors import ConfigError
 
 Algorithm = Literal["awq"]
+Rounding = Literal["nearest", "compensated"]
+Path = Literal["original", "quantized", "asymmetric"]
+Propagate = Literal["auto", "original", "quantized", "asymmetric"]
 Device = Literal["auto", "cpu", "cuda"]
 Rounding = Literal["nearest", "compensated"]
 Propagate = Literal["auto", "original", "quantized", "asymmetric"]
@@ -37,7 +40,11 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """An algorithm and its settings; saved beside the weights it produced."""
+    """An algorithm and its settings; saved beside the weights it produced.
+
+    `propagate` says whose activations a block is calibrated on; auto is asymmetric with
+    compensated rounding and original with nearest. `refine` counts sweeps over codes and scales.
+    """
 
     model: str
     algorithm: Algorithm = "awq"
@@ -45,6 +52,9 @@ class Recipe:
     group_size: int = 128
     symmetric: bool = False
     search_scale: bool = False
+    rounding: Rounding = "compensated"
+    propagate: Propagate = "auto"
+    refine: int = 0
     rounding: Rounding = "nearest"
     propagate: Propagate = "auto"
     refine: int = 0
@@ -55,3 +65,17 @@ class Recipe:
     revision: str | None = None
     download_dir: str | None = None
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.refine < 0:
+            raise ConfigError(f"--refine {self.refine}: must be 0 or more")
+        if self.rounding == "nearest" and (self.refine or self.path != "original"):
+            flag = f"--refine {self.refine}" if self.refine else f"--propagate {self.propagate}"
+            raise ConfigError(f"{flag} needs --rounding compensated")
+
+    @property
+    def path(self) -> Path:
+        """Whose activations a block is calibrated on."""
+        if self.propagate != "auto":
+            return self.propagate
+        return "original" if self.rounding == "nearest" else "asymmetric"

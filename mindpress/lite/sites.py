@@ -21,9 +21,9 @@ class Site:
 
 
 def sites_of(block: Block) -> tuple[Site, ...]:
+    """Norm to query/key/value, value to output, norm to gate/up, up to down."""
     attention = None if block.attention_output_norm else block.attention_norm
     mlp = None if block.mlp_output_norm else block.mlp_norm
-    """Norm to query/key/value, value to output, norm to gate/up, up to down."""
     return (
         Site("attention inputs", block.attention_inputs, norm=block.attention_norm),
         Site("attention output", (block.attention_output,), producer="value", residual=attention),

@@ -1,9 +1,14 @@
 import json
+import time
 from dataclasses import dataclass, replace
 
 import pytest
+import torch
 
 from mindpress.events import Advanced, Finished, Started
+from mindpress.kernels.matmul_w4a16.reference import matmul_reference
+from mindpress.kernels.matmul_w4a16.regimes import TileConfig, default_config
+from mindpress.kernels.matmul_w4a16.tiles import untile_weight
 from mindpress.kernels.tuning import Key, bucket, known_table
 from mindpress.kernels.tuning.table import cache_file
 from mindpress.kernels.tuning.tune import tune_missing
@@ -99,3 +104,87 @@ def test_a_folder_that_cannot_be_written_is_no_failure(monkeypatch, tmp_path):
     table.add({KEY: Tile(64)})
     assert table.get(KEY, Tile) == Tile(64)
     assert "tuned.json" in table.problem
+
+
+@pytest.fixture
+def products():
+    pytest.importorskip("triton", reason="no Triton")
+    from mindpress.kernels.tuning import products
+
+    return products
+
+
+@pytest.fixture
+def clock():
+    pytest.importorskip("triton", reason="no Triton")
+    from mindpress.kernels.tuning import clock
+
+    return clock
+
+
+def tiled(products, outputs, inputs=128):
+    key = replace(KEY, outputs=outputs, inputs=inputs)
+    return products.random_weight(key, torch.device("cpu"))
+
+
+def test_every_shape_of_a_model_is_tuned_once_for_each_bucket(products):
+    weights = [tiled(products, outputs) for outputs in (64, 40, 64)]
+    shapes = products.shapes_of(weights)
+    assert [(one.outputs, one.inputs, one.group) for one in shapes] == [
+        (64, 128, 128), (40, 128, 128)
+    ]  # fmt: skip
+    wanted = products.wanted(shapes, torch.device("cpu"))
+    assert [key.rows for key in wanted] == 2 * [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    for key, configs in wanted.items():
+        usual = default_config(80, key.rows, key.outputs, key.inputs, key.group)
+        assert configs[0] == usual
+        assert len(configs) > 1
+    table = known_table()
+    tune_missing(table, wanted, lambda key, config: -wanted[key].index(config))
+    assert all(table.get(key, TileConfig) == configs[-1] for key, configs in wanted.items())
+
+
+def test_a_clock_times_the_product_of_its_key(products):
+    key = replace(KEY, outputs=40, inputs=256, group=64, rows=3)
+    heard = []
+
+    def measure(launches, device):
+        heard.append(launches)
+        return 1.5
+
+    timed = products.ProductClock(torch.device("cpu"), measure)
+    configs = (TileConfig("codes", 8, 32, 1, 2, split=2), TileConfig("rounded", 16, 32, 1, 2))
+    assert [timed(key, config) for config in configs] == [1.5, 1.5]
+    for launches, config in zip(heard, configs, strict=True):
+        x, weight, used, _ = launches[0].args
+        assert used == config
+        assert len({one.args[1].words.data_ptr() for one in launches}) == 2
+        expected = matmul_reference(x, untile_weight(weight), torch.float64)
+        assert (launches[0]().double() - expected).norm() < 2e-3 * expected.norm()
+    assert heard[0][0].args[1] is heard[1][0].args[1]
+    timed(replace(key, dtype="bfloat16"), configs[1])
+    assert heard[2][0].args[0].dtype == torch.bfloat16
+
+
+def test_what_needs_more_than_there_is_takes_for_ever(clock):
+    from triton.runtime.errors import OutOfResources
+
+    def large():
+        raise OutOfResources(300_000, 232_448, "shared memory")
+
+    def wrong():
+        raise RuntimeError("misaligned address")
+
+    cpu = torch.device("cpu")
+    assert clock.milliseconds([large], cpu) == float("inf")
+    with pytest.raises(RuntimeError, match="misaligned"):
+        clock.milliseconds([wrong], cpu)
+
+
+def test_a_time_is_that_of_one_launch(clock):
+    cpu = torch.device("cpu")
+    slow = clock.captured([lambda: time.sleep(0.02)] * 3, cpu)
+    quick = clock.captured([lambda: None], cpu)
+    found = clock.medians([slow, quick])
+    assert 20 <= found[0] < 60
+    assert found[1] < 5

@@ -2,9 +2,9 @@
 
 Many launches, each with another copy of the weights, are captured in one CUDA graph: copies
 together exceed the second-level cache, so that none is found there by the next replay, and nothing
-of the host's is between launches. Replays are queued ahead of the device, with events around them.
+of the host's is between launches. Replays are queued ahead of the device, events around them.
 
-Without a GPU launches are called by the clock of the wall: that tries the code, it measures nothing.
+Without a GPU launches are called one by one, which tries the code and measures nothing.
 """
 
 import gc

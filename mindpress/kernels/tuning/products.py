@@ -1,7 +1,7 @@
 """What to tune of `matmul_w4a16` for a model, and how to time one of its products.
 
-    table = known_table()
-    tune_missing(table, wanted(shapes_of(weights), device), ProductClock(device))
+table = known_table()
+tune_missing(table, wanted(shapes_of(weights), device), ProductClock(device))
 """
 
 from collections.abc import Callable, Iterable, Sequence
