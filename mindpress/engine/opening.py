@@ -52,11 +52,17 @@ def _opened(
 ) -> Runtime:
     share = None if team is None else Share(0, config.tp, add)
     decoder = load_decoder(source, config, listener, share)
-    if decoder.kernels.name == "triton" and decoder.device.type == "cuda" and team is None:
+    on_gpu = decoder.kernels.name == "triton" and decoder.device.type == "cuda"
+    if on_gpu and team is None:
         from mindpress.engine.tuned import use_tuned
 
         use_tuned(decoder, listener)
     runtime = runtime_of(decoder, config, listener, team)
+    if on_gpu:
+        from mindpress.engine.self_check import check_cache, check_products
+
+        check_products(decoder)
+        check_cache(decoder, runtime.memory.layers[0], paged_operations(decoder.kernels))
     if team is not None:
         team.tell((runtime.memory.pages, runtime.memory.tokens))
     return runtime
