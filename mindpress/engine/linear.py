@@ -172,7 +172,7 @@ def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> FloatLi
     bias = _bias(parts, place, name)
     codes = [part.weight for part in parts if isinstance(part.weight, QuantizedWeight)]
     if len(codes) == len(parts) and _packs(codes, place.kernels):
-        stacked = stack_rows(codes)
+        stacked = stack_rows(codes).to(place.device)
         check_finite(stacked.scales, f"{name} scales", NOT_FINITE)
         return PackedLinear(place.kernels.pack(stacked, place.dtype), bias)
     sizes = [_dense_shape(part)[0] for part in parts]

@@ -3,7 +3,7 @@
 from mindpress.engine.decoder import Decoder
 from mindpress.engine.linear import PackedLinear, SummedLinear
 from mindpress.events import Listener, Note, ignore
-from mindpress.kernels.matmul_w4a16.gpu_product import TritonProduct
+from mindpress.kernels.matmul_w4a16.gpu_product import TritonProduct, share_room
 from mindpress.kernels.matmul_w4a16.regimes import TileConfig
 from mindpress.kernels.tuning import known_table
 from mindpress.kernels.tuning.products import (
@@ -22,7 +22,8 @@ def use_tuned(
 ) -> None:
     """Give every product of 4-bit weights the tiles that the tables know for its shape.
 
-    What they do not know is timed once, which the listener hears, and kept for this user.
+    What they do not know is timed once, which the listener hears, and kept for this user. All
+    products share one workspace afterwards.
     """
     products = _products(decoder)
     shapes = shapes_of(product.weight for product in products)
@@ -37,7 +38,8 @@ def use_tuned(
         for rows in BUCKETS:
             config = table.get(key_of(shape, rows, decoder.device), TileConfig)
             if config is not None:
-                product.configs[rows] = config
+                product.tiles.configs[rows] = config
+    share_room(products, max(BUCKETS))
 
 
 def _products(decoder: Decoder) -> list[TritonProduct]:

@@ -1,64 +1,32 @@
 """Measure a model, alone or beside the one it was made from."""
 
-import platform
 import time
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
-import transformers
 
-import mindpress
-from mindpress.calib.datasets import read_text
-from mindpress.calib.text_ids import text_ids
-from mindpress.checkpoint.companions import load_tokenizer
-from mindpress.checkpoint.hub import local_folder
 from mindpress.device import choose_device
 from mindpress.engine.cache_figures import CacheFigures, cache_plans, measure_caches
-from mindpress.engine.config import EngineConfig
-from mindpress.engine.context import context_length
 from mindpress.engine.decoder import Decoder
-from mindpress.engine.loader import choose_dtype, load_decoder
+from mindpress.engine.loader import choose_dtype
 from mindpress.engine.memory import PeakMemory, device_errors
-from mindpress.engine.perplexity import Windows, cut_windows, score_windows
 from mindpress.engine.settings import Validation
-from mindpress.engine.throughput import measure
 from mindpress.engine.validation_page import validation_page
-from mindpress.engine.validation_report import (
-    DatasetFigures,
-    ModelFigures,
-    ValidationReport,
-    check_output,
-    save,
+from mindpress.engine.validation_report import ValidationReport, check_output, save
+from mindpress.engine.validation_steps import (
+    Subject,
+    Text,
+    check_same_vocabulary,
+    device_name,
+    measure_subject,
+    noting,
+    open_subject,
+    read_texts,
+    score_text,
+    versions,
+    warm_up,
 )
-from mindpress.engine.vocabulary import check_ids
-from mindpress.errors import ConfigError, InputError
-from mindpress.events import Event, Listener, Note, ignore
-from mindpress.sources.inspect import Inspection, inspect_path
-from mindpress.sources.opening import open_source
-from mindpress.sources.source import ModelSource
-
-# Parameters of a model that loads and runs in a moment.
-SMALL = 50_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A model that was opened; its weights are still on disk."""
-
-    path: str
-    source: ModelSource
-    tokenizer: Any
-    inspection: Inspection
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """The windows of a dataset to score, of `available` ones; None: nobody counted them all."""
-
-    dataset: str
-    windows: Windows
-    available: int | None
+from mindpress.events import Listener, ignore
 
 
 def validate(settings: Validation, listener: Listener = ignore) -> ValidationReport:
@@ -68,20 +36,20 @@ def validate(settings: Validation, listener: Listener = ignore) -> ValidationRep
     memory: both models in their compute dtype, and what `score_windows` says.
     """
     begun = time.perf_counter()
-    notes, say = _noting(listener)
+    notes, say = noting(listener)
     check_output(settings.output)
     choose_dtype(settings.dtype, "float32", choose_device(settings.device))
-    model = _open(settings.path, settings, settings.revision)
-    original = None if settings.against is None else _open(settings.against, settings)
+    model = open_subject(settings.path, settings, settings.revision)
+    original = None if settings.against is None else open_subject(settings.against, settings)
     if original:
-        _check_same_vocabulary(model, original)
-    texts = _texts(settings, model, original, say)
-    _warm_up(model, settings)
-    decoder, figures = _measure(model, settings.engine, say)
+        check_same_vocabulary(model, original)
+    texts = read_texts(settings, [model, *([original] if original else [])], say)
+    warm_up(model, settings)
+    decoder, figures = measure_subject(model, settings.engine, say)
     exact = replace(settings.engine, quant_policy=0)
-    other, other_figures = _measure(original, exact, say) if original else (None, None)
+    other, other_figures = measure_subject(original, exact, say) if original else (None, None)
     with PeakMemory(decoder.device) as scoring, device_errors():
-        scores = tuple(_score(decoder, text, other, say) for text in texts)
+        scores = tuple(score_text(decoder, text, other, say) for text in texts)
         caches = _caches(settings, model, decoder, texts[0], other, say)
     report = ValidationReport(
         model=figures,
@@ -89,113 +57,16 @@ def validate(settings: Validation, listener: Listener = ignore) -> ValidationRep
         datasets=scores,
         caches=caches,
         cache_memory=settings.cache_memory,
-        device=_device_name(decoder.device),
+        device=device_name(decoder.device),
         threads=torch.get_num_threads(),
         scoring_memory=scoring.bytes,
         seconds=time.perf_counter() - begun,
-        versions=_versions(),
+        versions=versions(),
         notes=tuple(notes),
         output=str(settings.output),
     )
     save(report, validation_page(report), settings.output)
     return report
-
-
-def _noting(listener: Listener) -> tuple[list[str], Listener]:
-    """A list that fills with the sentences the listener is told."""
-    notes: list[str] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append(event.text)
-        listener(event)
-
-    return notes, listen
-
-
-def _open(path: str, settings: Validation, revision: str | None = None) -> Subject:
-    folder = local_folder(path, revision=revision, download_dir=settings.download_dir)
-    source = open_source(folder)
-    tokenizer = load_tokenizer(
-        source.tokenizer_folder, trust_remote_code=settings.trust_remote_code
-    )
-    return Subject(path, source, tokenizer, inspect_path(folder))
-
-
-def _check_same_vocabulary(model: Subject, original: Subject) -> None:
-    """Distributions can be compared over the same tokens only."""
-    ours, theirs = model.source.shape.vocab, original.source.shape.vocab
-    if ours != theirs:
-        raise ConfigError(
-            f"--against {original.path}: its vocabulary has {theirs} tokens,"
-            f" that of {model.path} has {ours}",
-            hint="compare with the model it was made from",
-        )
-    if model.tokenizer.get_vocab() != original.tokenizer.get_vocab():
-        raise ConfigError(
-            f"--against {original.path}: its tokenizer is not that of {model.path}",
-            hint="compare with the model it was made from",
-        )
-
-
-def _texts(
-    settings: Validation, model: Subject, original: Subject | None, say: Listener
-) -> list[Text]:
-    subjects = [model, original] if original else [model]
-    longest = min(context_length(subject.source.shape) for subject in subjects)
-    length = min(settings.length, longest)
-    if length < settings.length:
-        say(Note(f"windows have {length} tokens, the model's maximum, not {settings.length}"))
-    return [_text(name, length, settings.limit, model, say) for name in settings.datasets]
-
-
-def _text(name: str, length: int, limit: int | None, model: Subject, say: Listener) -> Text:
-    # One window more than is scored shows that there are more.
-    enough = None if limit is None else (limit + 1) * length
-    found, complete = text_ids(read_text(name, "test", say), model.tokenizer, enough)
-    ids = torch.tensor(found, dtype=torch.int64)
-    if len(ids) < 2:
-        raise InputError(f"{name}: has {len(ids)} tokens, at least 2 are needed")
-    check_ids(int(ids.max()), model.source.shape.vocab)
-    if len(ids) < length:
-        say(Note(f"{name} has {len(ids)} tokens only: it is scored as one window"))
-        length = len(ids)
-    windows = cut_windows(ids, length)
-    if limit is not None and limit < len(windows):
-        of = f" of {len(windows)}" if complete else ""
-        say(Note(f"{name}: the first {limit}{of} windows are scored"))
-    return Text(name, windows[:limit], len(windows) if complete else None)
-
-
-def _warm_up(subject: Subject, settings: Validation) -> None:
-    """Run a small model once unmeasured: the first in a process also pays for code and threads
-    loaded on first use, which would count as its own memory. Large models hide that.
-    """
-    if (subject.inspection.parameters or 0) < SMALL:
-        measure(load_decoder(subject.source, settings.engine))
-
-
-def _measure(subject: Subject, engine: EngineConfig, say: Listener) -> tuple[Decoder, ModelFigures]:
-    device = choose_device(engine.device)
-    with PeakMemory(device) as peak:
-        decoder = load_decoder(subject.source, engine, say)
-        speed = measure(decoder)
-    figures = ModelFigures(
-        path=subject.path,
-        format=subject.inspection.format or subject.inspection.kind,
-        bytes=subject.inspection.bytes or 0,
-        bits_per_weight=subject.inspection.bits_per_weight or 0.0,
-        dtype=str(decoder.dtype).removeprefix("torch."),
-        prefill=speed.prefill,
-        decode=speed.decode,
-        prompt_tokens=speed.prompt,
-        new_tokens=speed.new,
-        peak_memory=peak.bytes,
-        cache=decoder.cache_plan.describe(decoder.dtype),
-        cache_bytes_per_token=decoder.new_cache().bytes_per_token,
-        weights=decoder.weights,
-    )
-    return decoder, figures
 
 
 def _caches(
@@ -210,31 +81,3 @@ def _caches(
         return ()
     plans = cache_plans(model.source)
     return measure_caches(decoder, plans, text.windows, original, settings.cache_memory, say)
-
-
-def _score(decoder: Decoder, text: Text, other: Decoder | None, say: Listener) -> DatasetFigures:
-    score = score_windows(decoder, text.windows, other, name=text.dataset, listener=say)
-    return DatasetFigures(
-        dataset=text.dataset,
-        windows=len(text.windows),
-        of_windows=text.available,
-        length=text.windows.shape[1],
-        tokens=score.tokens,
-        perplexity=score.perplexity,
-        original_perplexity=score.other_perplexity,
-        kl_divergence=score.divergence,
-        top1_agreement=score.agreement,
-    )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "mindpress": mindpress.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }

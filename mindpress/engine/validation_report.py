@@ -1,6 +1,7 @@
 """The result of a validation: values, and the files they are kept in."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -103,11 +104,17 @@ def check_output(folder: Path) -> None:
 
 
 def save(report: ValidationReport, html: str, folder: Path) -> None:
-    """Write both files, each whole or not at all, in place of older ones."""
+    """Write both files of a validation."""
+    values = json.dumps(report.as_dict(), indent=2) + "\n"
+    save_files(folder, {JSON_FILE: values, HTML_FILE: html})
+
+
+def save_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files by their names, each whole or not at all, in place of older ones."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / JSON_FILE, json.dumps(report.as_dict(), indent=2) + "\n")
-        _replace(folder / HTML_FILE, html)
+        for name, text in texts.items():
+            _replace(folder / name, text)
     except OSError as error:
         raise ResourceError(f"{folder}: the report cannot be written: {error.strerror}") from None
 

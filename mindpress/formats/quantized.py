@@ -65,6 +65,11 @@ class QuantizedWeight:
         weight.sub_(self.zeros.float().unsqueeze(-1)).mul_(self.scales.float().unsqueeze(-1))
         return weight.flatten(-2).to(dtype or self.scales.dtype)
 
+    def to(self, device: torch.device) -> "QuantizedWeight":
+        """The same weight in the memory of `device`."""
+        parts = (part.to(device) for part in (self.codes, self.scales, self.zeros))
+        return QuantizedWeight(*parts, self.spec)
+
     def rows(self, index: Int[Tensor, " chosen"] | slice) -> "QuantizedWeight":
         """The same weight with only these output rows, in this order."""
         return QuantizedWeight(self.codes[index], self.scales[index], self.zeros[index], self.spec)

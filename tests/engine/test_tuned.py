@@ -40,29 +40,39 @@ def test_products_take_the_tiles_that_were_fastest(decoder, monkeypatch):
     assert isinstance(events[0], Started)
     assert events[0].total == 2 * len(BUCKETS)  # 256 outputs, thrice 128 of 128 inputs
     product = decoder.layers[0].gate_up.weight
-    assert set(product.configs) == set(BUCKETS)
+    assert set(product.tiles.configs) == set(BUCKETS)
 
-    def product_of(x, weight, config):
+    def product_of(x, weight, config, room):
         used.append((len(x), config))
         return x
 
     monkeypatch.setattr(gpu_product, "matmul_triton", product_of)
     for rows in (1, 3, 300):
         product(torch.zeros(rows, 128, dtype=torch.float16))
-    assert used == [(1, product.configs[1]), (3, product.configs[4]), (300, None)]
+    assert used == [(1, product.tiles.configs[1]), (3, product.tiles.configs[4]), (300, None)]
+
+
+def test_products_share_room_for_every_tile_they_were_given(decoder):
+    use_tuned(decoder, clock=last_is_fastest)
+    products = [linear.weight for linear in decoder.linears]
+    assert len({id(product.tiles.room) for product in products}) == 1
+    for product in products:
+        for rows in (1, 64):
+            product(torch.zeros(rows, 128, dtype=torch.float16, device=decoder.device))
+    assert int(products[0].tiles.room.arrived.sum()) == 0
 
 
 def test_what_is_known_is_not_timed_again(decoder):
     use_tuned(decoder, clock=last_is_fastest)
-    first = dict(decoder.layers[0].down.weight.configs)
-    decoder.layers[0].down.weight.configs.clear()
+    first = dict(decoder.layers[0].down.weight.tiles.configs)
+    decoder.layers[0].down.weight.tiles.configs.clear()
 
     def never(key, config):
         raise AssertionError("timed twice")
 
     events = []
     use_tuned(decoder, events.append, never)
-    assert decoder.layers[0].down.weight.configs == first
+    assert decoder.layers[0].down.weight.tiles.configs == first
     assert events == []
 
 

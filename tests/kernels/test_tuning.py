@@ -74,6 +74,11 @@ def test_what_an_interrupted_run_has_found_is_kept():
     assert [known_table().get(key, Tile) for key in keys] == [Tile(64), Tile(64), None]
 
 
+def test_what_cannot_run_at_all_is_not_kept():
+    tune_missing(known_table(), {KEY: [Tile(32), Tile(64)]}, lambda key, config: float("inf"))
+    assert known_table().get(KEY, Tile) is None
+
+
 def test_two_processes_keep_what_both_found():
     one, other = known_table(), known_table()
     one.add({KEY: Tile(1)})
@@ -122,7 +127,7 @@ def clock():
     return clock
 
 
-def tiled(products, outputs, inputs=128):
+def tiled(products, outputs, inputs=512):
     key = replace(KEY, outputs=outputs, inputs=inputs)
     return products.random_weight(key, torch.device("cpu"))
 
@@ -131,7 +136,7 @@ def test_every_shape_of_a_model_is_tuned_once_for_each_bucket(products):
     weights = [tiled(products, outputs) for outputs in (64, 40, 64)]
     shapes = products.shapes_of(weights)
     assert [(one.outputs, one.inputs, one.group) for one in shapes] == [
-        (64, 128, 128), (40, 128, 128)
+        (64, 512, 128), (40, 512, 128)
     ]  # fmt: skip
     wanted = products.wanted(shapes, torch.device("cpu"))
     assert [key.rows for key in wanted] == 2 * [1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -140,7 +145,7 @@ def test_every_shape_of_a_model_is_tuned_once_for_each_bucket(products):
         assert configs[0] == usual
         assert len(configs) > 1
     table = known_table()
-    tune_missing(table, wanted, lambda key, config: -wanted[key].index(config))
+    tune_missing(table, wanted, lambda key, config: -float(wanted[key].index(config)))
     assert all(table.get(key, TileConfig) == configs[-1] for key, configs in wanted.items())
 
 

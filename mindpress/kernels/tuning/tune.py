@@ -1,5 +1,6 @@
 """Time configurations on the device they are for, once."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -35,7 +36,8 @@ def tune_missing(
     for done, (key, configs) in enumerate(missing.items(), 1):
         times = [clock(key, config) for config in configs]
         best = min(range(len(configs)), key=times.__getitem__)
-        table.add({key: configs[best]})
+        if math.isfinite(times[best]):
+            table.add({key: configs[best]})
         listener(Advanced(done, detail=str(key), figures={"ms": times[best]}))
     listener(Finished(time.perf_counter() - begun))
     return len(missing)
