@@ -1,11 +1,12 @@
-"""Loss and time of mindpress, plain rounding and AutoAWQ at w4 g128 on the same tokens.
+"""Loss and time of mindpress's ways of rounding, plain rounding and AutoAWQ at w4 g128 on the same tokens.
 
     python -m benchmarks.quality MODEL [MODEL ...] --train TRAIN.txt --test TEST.txt \\
-        --autoawq RIVAL_PYTHON --scratch DIR
+        --autoawq RIVAL_PYTHON --scratch DIR [--seeds 0 1 2] [--only NAME ...]
 
 KL is the mean divergence of next-token distributions from the original over windows of 256 tokens
 of the test text, evenly spread, computed by `mindpress.engine` for every output alike. Each method
-is a process of its own; times are wall and CPU seconds of the whole process.
+is a process of its own, on one thread; times are wall and CPU seconds of the whole process. Seeds
+choose the calibration samples; rivals and plain rounding are measured with the first one only.
 """
 
 import argparse
@@ -29,7 +30,17 @@ from mindpress.formats.quantized import QuantSpec
 from mindpress.lite.rounding import rounded
 from mindpress.sources.folder import open_folder
 
-SAMPLES, LENGTH, SEED = 128, 256, 0
+SAMPLES, LENGTH = 128, 256
+NEAREST = ["--rounding", "nearest"]
+OURS = {
+    "mindpress, nearest": NEAREST,
+    "mindpress, nearest, search": [*NEAREST, "--search-scale"],
+    "mindpress, compensated": ["--propagate", "original", "--refine", "0"],
+    "mindpress, compensated, quantized": ["--propagate", "quantized", "--refine", "0"],
+    "mindpress, compensated, asymmetric": ["--refine", "0"],
+    "mindpress, default": [],
+    "mindpress, default, search": ["--search-scale"],
+}
 AS_SHIPPED = "AutoAWQ 0.2.9 as shipped"
 RIVAL = Path(__file__).parent / "rivals" / "autoawq_quantize.py"
 
@@ -51,7 +62,8 @@ def round_plainly(model: Path, target: Path) -> None:
 def timed(command: list[str]) -> dict[str, float]:
     """Wall and CPU seconds of a process."""
     began = time.perf_counter()
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # fair where other work runs
+    # One thread that does not spin: fair where other work runs.
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -75,35 +87,49 @@ def score(model: Path, output: Path, test: str, count: int) -> dict[str, float |
     return {name: round(value, 7) for name, value in found.items()}
 
 
-def compare(model: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Every method on one model."""
+def ours(model: Path, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Every variant of mindpress on one model."""
+    place = args.scratch / model.name / f"seed-{seed}"
+    command = [sys.executable, "-m", "mindpress", "lite", "auto-awq", str(model), "--overwrite",
+               "--calib-dataset", str(args.train), "--calib-samples", str(SAMPLES),
+               "--calib-seqlen", str(LENGTH), "--seed", str(seed), "--batch-size", "8"]  # fmt: skip
+    test, rows = read_text(str(args.test), "test"), {}
+    for number, (name, flags) in enumerate(OURS.items()):
+        if args.only and name not in args.only:
+            continue
+        target = place / str(number)
+        times = timed([*command, *flags, "--work-dir", str(target)])
+        rows[name] = score(model, target, test, args.windows) | times
+    return rows
+
+
+def rivals(model: Path, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Plain rounding, and AutoAWQ on the same tokens."""
     place = args.scratch / model.name
     place.mkdir(parents=True, exist_ok=True)
-    tokens = calibration_tokens(str(args.train), load_tokenizer(model), SAMPLES, LENGTH, SEED)
+    tokens = calibration_tokens(str(args.train), load_tokenizer(model), SAMPLES, LENGTH, seed)
     save_file({"tokens": tokens}, place / "tokens.safetensors")
-    ours = [sys.executable, "-m", "mindpress", "lite", "auto-awq", str(model), "--overwrite",
-            "--calib-dataset", str(args.train), "--calib-samples", str(SAMPLES),
-            "--calib-seqlen", str(LENGTH), "--seed", str(SEED), "--batch-size", "8"]  # fmt: skip
     rival = [str(args.autoawq), str(RIVAL), str(model), str(place / "tokens.safetensors")]
-    times = {
-        "mindpress, search": timed([*ours, "--search-scale", "--work-dir", str(place / "search")]),
-        "mindpress, default": timed([*ours, "--work-dir", str(place / "default")]),
-    }
-    if not args.skip_autoawq:
+    times = {}
+    if args.autoawq and not args.skip_autoawq:
         times["AutoAWQ 0.2.9"] = timed([*rival, str(place / "autoawq")])
     if args.as_shipped:
         times[AS_SHIPPED] = timed([*rival, str(place / "as-shipped"), "--as-shipped"])
     if not (place / "plain").exists():
         round_plainly(model, place / "plain")
-    folders = {"plain rounding": "plain", "mindpress, search": "search",
-               "mindpress, default": "default", "AutoAWQ 0.2.9": "autoawq",
-               AS_SHIPPED: "as-shipped"}  # fmt: skip
+    folders = {"plain rounding": "plain", "AutoAWQ 0.2.9": "autoawq", AS_SHIPPED: "as-shipped"}
     test = read_text(str(args.test), "test")
-    rows: dict[str, Any] = {}
-    for name, folder in folders.items():
-        if (place / folder).exists():
-            rows[name] = score(model, place / folder, test, args.windows) | times.get(name, {})
-    return rows
+    return {
+        name: score(model, place / folder, test, args.windows) | times.get(name, {})
+        for name, folder in folders.items()
+        if (place / folder).exists()
+    }
+
+
+def compare(model: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Every method on one model, by seed."""
+    found = {f"seed {seed}": ours(model, seed, args) for seed in args.seeds}
+    return {"rivals": rivals(model, args.seeds[0], args), **found}
 
 
 def main() -> None:
@@ -115,11 +141,13 @@ def main() -> None:
     parser.add_argument("--skip-autoawq", action="store_true", help="score its earlier output")
     parser.add_argument("--as-shipped", action="store_true", help="also with its fault on CPUs")
     parser.add_argument("--windows", type=int, default=600, help="of the test text, about")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of our calibrations")
+    parser.add_argument("--only", nargs="+", choices=list(OURS), help="these of our variants")
     parser.add_argument("--scratch", type=Path, required=True)
     args = parser.parse_args()
     figures = {model.name: compare(model, args) for model in args.models}
     command = "python -m benchmarks.quality MODELS --train TRAIN --test TEST --autoawq PYTHON"
-    save("quality", command, {"samples": SAMPLES, "length": LENGTH, "seed": SEED, **figures})
+    save("quality", command, {"samples": SAMPLES, "length": LENGTH, **figures})
 
 
 if __name__ == "__main__":

@@ -75,7 +75,10 @@ def test_what_an_interrupted_run_has_found_is_kept():
 
 
 def test_what_cannot_run_at_all_is_not_kept():
-    tune_missing(known_table(), {KEY: [Tile(32), Tile(64)]}, lambda key, config: float("inf"))
+    def never_ends(key, config):
+        return float("inf")
+
+    tune_missing(known_table(), {KEY: [Tile(32), Tile(64)]}, never_ends)
     assert known_table().get(KEY, Tile) is None
 
 
