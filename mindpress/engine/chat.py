@@ -35,6 +35,7 @@ class ChatSession:
         self.stats: AnswerStats | None = None
         self._tokenizer, self._defaults = tokenizer, defaults
         self._runtime = runtime
+        self._generation: Generation | None = None
 
     def ask(self, text: str, config: GenerationConfig | None = None) -> Iterator[str]:
         """Pieces of the answer as they are computed. Stop reading to stop the answer; what was
@@ -46,7 +47,9 @@ class ChatSession:
         before = [{"role": "system", "content": self.system}] if self.system else []
         question = {"role": "user", "content": text}
         prompt = encode_messages(self._tokenizer, [*before, *self.messages, question])
-        generation = generate(
+        if self._generation is not None:
+            self._generation.close()  # asked and never read
+        self._generation = generation = generate(
             self._runtime,
             prompt,
             config,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from mindpress.engine.typed import check_types
 from mindpress.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -11,6 +12,8 @@ Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 QuantPolicy = Literal[0, 4, 8]
 KernelName = Literal["auto", "triton", "cpu", "cpu-int8", "reference"]
 ModelFormat = Literal["hf", "awq", "turbomind"]
+# More than this many no machine has; the system refuses some tens of thousands by a crash.
+MOST_THREADS = 1024
 POLICIES: tuple[QuantPolicy, ...] = (0, 4, 8)
 
 
@@ -45,22 +48,25 @@ class EngineConfig:
     tp: int = 1
 
     def __post_init__(self) -> None:
+        check_types(self)
         at_least_one = {
             "--threads": self.threads,
             "--max-batch-size": self.max_batch_size,
             "--session-len": self.session_len,
             "--cache-memory": self.cache_memory,
             "--max-prefill-token-num": self.max_prefill_token_num,
-            "--tp": self.tp,
+            "tp": self.tp,
         }
         for flag, value in at_least_one.items():
             if value is not None:
                 _check(flag, value, value >= 1, "1 or more")
+        threads = self.threads or 1
+        _check("--threads", threads, threads <= MOST_THREADS, f"{MOST_THREADS} or fewer")
         share = self.cache_max_entry_count
         _check("--cache-max-entry-count", share, 0 < share < 1, "above 0 and below 1")
         if self.rope_scaling_factor is not None:
             factor = self.rope_scaling_factor
-            _check("--rope-scaling-factor", factor, 1 <= factor < 1e6, "1 or more")
+            _check("rope_scaling_factor", factor, 1 <= factor < 1e6, "1 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ class Sampling:
     min_p: int | float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check("--temperature", self.temperature, 0 <= self.temperature < 1e4, "0 or more")
         _check("--top-k", self.top_k, self.top_k >= 0, "0 (off) or more")
         _check("--top-p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1")
@@ -110,6 +117,7 @@ class GenerationConfig:
     n: int = 1
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check("--max-new-tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more")
         _check("n", self.n, self.n >= 1, "1 answer or more")
         if self.logprobs is not None:

@@ -43,12 +43,13 @@ class Generation(Iterator[int]):
 
     def __next__(self) -> int:
         answer = self._answer
-        while len(answer.tokens) == self._given and answer.finish is None:
-            self._runtime.step()
-        if len(answer.tokens) == self._given:
-            raise StopIteration
-        self._given += 1
-        return answer.tokens[self._given - 1]
+        with self._runtime.lock:
+            while len(answer.tokens) == self._given and answer.finish is None:
+                self._runtime.step()
+            if len(answer.tokens) == self._given:
+                raise StopIteration
+            self._given += 1
+            return answer.tokens[self._given - 1]
 
     def close(self) -> None:
         """Compute no more of it; its room is free for others."""

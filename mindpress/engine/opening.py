@@ -5,8 +5,8 @@ from pathlib import Path
 from mindpress.engine.config import EngineConfig
 from mindpress.engine.decoder import Decoder
 from mindpress.engine.loader import Share, load_decoder
-from mindpress.engine.page_plan import plan_memory
-from mindpress.engine.reshaped import part_of
+from mindpress.engine.page_plan import plan_memory, session_length
+from mindpress.engine.reshaped import lengthened, part_of
 from mindpress.engine.runtime import Runtime
 from mindpress.engine.team import Team, add
 from mindpress.events import Listener, Note, ignore
@@ -22,6 +22,7 @@ def open_runtime(path: Path, config: EngineConfig, listener: Listener = ignore) 
     Errors are those of loading and of `plan_memory`.
     """
     source = open_source(path)
+    session_length(lengthened(source, config.rope_scaling_factor).shape, config)
     if config.tp == 1:
         return _opened(source, config, listener)
     part_of(source, 0, config.tp)  # refuses before processes are started

@@ -12,6 +12,7 @@ from mindpress.errors import ConfigError
 from mindpress.events import Listener, Note, ignore
 from mindpress.kernels.paged import PagedOperations
 from mindpress.memory import available_bytes
+from mindpress.models.shape import ModelShape
 
 
 def plan_memory(
@@ -23,7 +24,7 @@ def plan_memory(
     when `session_len` is above the model's context, or the memory holds not one page; a Note when
     it holds less than one sequence of full length.
     """
-    longest = _session_len(decoder, config)
+    longest = session_length(decoder.shape, config)
     tokens = operations.page_tokens
     page = bytes_per_page(decoder, operations)
     budget = _budget(decoder.device, config)
@@ -56,12 +57,13 @@ def bytes_per_page(decoder: Decoder, operations: PagedOperations) -> int:
     return sum(layer.nbytes for layer in made)
 
 
-def _session_len(decoder: Decoder, config: EngineConfig) -> int:
-    context = context_length(decoder.shape)
+def session_length(shape: ModelShape, config: EngineConfig) -> int:
+    """Tokens of a sequence. ConfigError when the model's context holds fewer."""
+    context = context_length(shape)
     if config.session_len is not None and config.session_len > context:
         raise ConfigError(
             f"--session-len {config.session_len}: the model's context holds {context} tokens",
-            hint="lengthen it with --rope-scaling-factor, or lower --session-len",
+            hint="lower --session-len",
         )
     return config.session_len or context
 

@@ -75,19 +75,29 @@ class Pipeline:
     ) -> Iterator[Response]:
         """Pieces of all answers as they are computed; the last of each says why it ended.
 
-        Stop reading to stop the answers.
+        Stop reading to stop the answers. Threads and streams of one pipeline are computed together.
         """
         config = gen_config or self._config
+        if not isinstance(prompts, Sequence):
+            raise ConfigError(
+                f"prompts are a text or a list of them, not {type(prompts).__name__}",
+                hint="make a list of it",
+            )
         listed = [cast(Prompt, prompts)] if _is_single(prompts) else list(cast(Any, prompts))
         writing = self._begin(listed, config)
         try:
             while writing:
-                for answer in self.runtime.step():
-                    if answer in writing:
-                        yield from self._piece(writing, answer)
+                yield from self._next_pieces(writing)
         finally:
             for answer in list(writing):
                 self.runtime.end(answer)
+
+    def _next_pieces(self, writing: "dict[Answer, _Text]") -> list[Response]:
+        """Compute a step, unless one of another thread or stream brought something already."""
+        with self.runtime.lock:
+            if not any(text.is_behind(answer) for answer, text in writing.items()):
+                self.runtime.step()
+            return [piece for answer in list(writing) for piece in self._piece(writing, answer)]
 
     def close(self) -> None:
         """End the other processes of a tensor-parallel run."""
@@ -157,6 +167,9 @@ class _Text:
     index: int
     read: int = 0
 
+    def is_behind(self, answer: Answer) -> bool:
+        return self.read < len(answer.tokens) or answer.finish is not None
+
     def taken(self, answer: Answer) -> str:
         piece = ""
         while self.read < len(answer.tokens) and not self.text.stopped:
@@ -193,7 +206,9 @@ def _each(config: GenerationConfig) -> Iterator[GenerationConfig]:
 
 
 def _is_message(value: object) -> bool:
-    return isinstance(value, Mapping) and {"role", "content"} <= set(value)
+    if not isinstance(value, Mapping):
+        return False
+    return all(isinstance(value.get(key), str) for key in ("role", "content"))
 
 
 def _is_single(prompts: Prompts) -> bool:

@@ -78,7 +78,7 @@ def lengthened(source: ModelSource, factor: float | None) -> ModelSource:
     rope = source.shape.rope
     if rope.kind != "default":
         raise ConfigError(
-            f"--rope-scaling-factor {factor:g}: the model has {rope.kind} scaling of its own",
+            f"rope_scaling_factor {factor:g}: the model has {rope.kind} scaling of its own",
             hint="leave it out",
         )
     parameters = {
@@ -115,7 +115,7 @@ def check_divisible(source: ModelSource, tp: int) -> None:
     for name, size in sizes.items():
         if size % tp:
             raise ConfigError(
-                f"--tp {tp}: {size} {name} cannot be shared out evenly", hint="use a smaller --tp"
+                f"tp {tp}: {size} {name} cannot be shared out evenly", hint="use a smaller tp"
             )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from threading import RLock
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,7 @@ from mindpress.engine.scheduler import Limits, Scheduler, Step
 from mindpress.engine.step_rows import StepRows, rows_of
 from mindpress.engine.team import Team
 from mindpress.engine.vocabulary import check_ids
+from mindpress.errors import ConfigError
 from mindpress.events import Listener, Note, ignore
 from mindpress.kernels.paged import PagedOperations
 
@@ -71,7 +73,8 @@ class Runtime:
         listener: Listener = ignore,
     ) -> None:
         self.decoder, self.memory, self.limits = decoder, memory, limits
-        self._team, self._listener = team, listener
+        self._team, self._listener, self._closed = team, listener, False
+        self.lock = RLock()
         self._fused = fused_blocks(decoder, memory.layers) if team is None else None
         self._graphs = self._decode_graphs() if decoder.device.type == "cuda" else None
         self._operations = operations
@@ -93,32 +96,40 @@ class Runtime:
         defaults: Mapping[str, int | float] | None = None,
     ) -> Answer:
         """Queue a prompt. ConfigError when it can never be answered within the limits."""
+        if self._closed:
+            raise ConfigError("this pipeline was closed", hint="open it again")
         check_ids(max(prompt, default=0), self.decoder.shape.vocab)
         sampler = Sampler(config.sampling(defaults), config.seed, self.decoder.shape.vocab)
         ends = () if config.ignore_eos else frozenset(eos_ids)
         answer = Answer(len(prompt), sampler, ends, config.logprobs)
         salt = self.decoder.rotary.salt(len(prompt), len(prompt))
-        self._count += 1
-        request = Request(self._count, tuple(prompt), config.max_new_tokens, salt, answer)
-        self.scheduler.add(request)
         sampler.see(prompt)
-        self._requests[id(answer)] = request
+        with self.lock:
+            self._count += 1
+            request = Request(self._count, tuple(prompt), config.max_new_tokens, salt, answer)
+            self.scheduler.add(request)
+            self._requests[id(answer)] = request
         return answer
 
     def end(self, answer: Answer, finish: Finish = "cancelled") -> None:
         """Compute no more of it; its pages are free for others."""
-        request = self._requests.pop(id(answer), None)
-        if request is not None:
-            self.scheduler.cancel(request)
-            answer.finish = finish
+        with self.lock:
+            request = self._requests.pop(id(answer), None)
+            if request is not None:
+                self.scheduler.cancel(request)
+                answer.finish = finish
 
-    @torch.inference_mode()
     def step(self) -> list[Answer]:
         """Compute one step. The answers that have a token more, or have ended.
 
-        When the device runs out of memory, fewer sequences and rows are tried and the listener is
-        told; ResourceError when not even one row fits.
+        Threads take turns; hold `lock` to look at answers that another one may be adding to. When
+        the device runs out of memory, fewer sequences and rows are tried and the listener is told;
+        ResourceError when not even one row fits.
         """
+        with self.lock, torch.inference_mode():
+            return self._stepped()
+
+    def _stepped(self) -> list[Answer]:
         step = self.scheduler.schedule()
         if not step.parts:
             return []
@@ -160,7 +171,7 @@ class Runtime:
     def close(self) -> None:
         """End the processes that compute with this one; nothing can be computed after it."""
         if self._team is not None:
-            self._team.tell(None)
+            self._closed = True
             self._team.close()
 
     def _logits(self, rows: StepRows) -> Float[Tensor, "asked vocab"]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -66,6 +66,9 @@ def choose_kernels(wanted: Wanted, device: torch.device, dtype: torch.dtype) -> 
 
     ConfigError when some are asked for and cannot: no others take their place silently.
     """
+    if wanted not in get_args(Wanted):
+        known = ", ".join(get_args(Wanted))
+        raise ConfigError(f"--kernels {wanted}: not known", hint=f"known: {known}")
     if wanted == "reference":
         return Kernels("reference", "asked for")
     if wanted == "auto":

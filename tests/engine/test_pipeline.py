@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,25 @@ def test_who_stops_reading_stops_the_answers(pipe):
     assert pipe.runtime.pool.used == 0
 
 
+def test_streams_and_calls_in_one_another(pipe):
+    """Each hears of its own answers, whoever computed the step."""
+    alone = [pipe(question).text for question in QUESTIONS]
+    first, second = pipe.stream_infer(QUESTIONS[0]), pipe.stream_infer(QUESTIONS[1])
+    texts = [next(first).text, next(second).text]
+    assert pipe(QUESTIONS[2]).text == alone[2]
+    texts[0] += "".join(piece.text for piece in first)
+    texts[1] += "".join(piece.text for piece in second)
+    assert texts == alone[:2]
+
+
+def test_threads_share_a_pipeline(pipe):
+    alone = [pipe(question).text for question in QUESTIONS] * 4
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda question: pipe(question).text, QUESTIONS * 4))
+    assert found == alone
+    assert pipe.runtime.idle
+
+
 def test_a_stop_text_ends_the_answer(pipe):
     whole = pipe(QUESTIONS[0]).text
     stop = whole[len(whole) // 2 :][:3]
@@ -98,11 +118,19 @@ def test_what_is_no_prompt_is_named():
         import sys, mindpress
         from mindpress.errors import ConfigError
         pipe = mindpress.pipeline(sys.argv[1], mindpress.EngineConfig("cpu"))
-        for bad in ([3], [["text"]], [{"role": "user"}], [None], [["a"], "b"]):
+        bad_message = [{"role": "user", "content": None}]
+        for bad in ([3], [["text"]], [{"role": "user"}], [None], [["a"], "b"], [bad_message]):
             try:
                 pipe(bad)
             except ConfigError as error:
                 assert "list of messages" in str(error) and pipe.runtime.idle
+            else:
+                sys.exit(f"{bad} was taken")
+        for bad in (5, None, iter(["a"])):
+            try:
+                pipe(bad)
+            except ConfigError as error:
+                assert "prompts are a text" in str(error)
             else:
                 sys.exit(f"{bad} was taken")
     """
@@ -122,3 +150,31 @@ def test_no_prompts_give_no_answers(pipe):
 def test_the_package_loads_no_torch_before_it_is_used():
     code = "import mindpress, sys; mindpress.GenerationConfig(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_values_of_other_types_are_named():
+    """In a process where nothing but our own check looks at types."""
+    code = """if True:
+        import sys, mindpress
+        from mindpress.errors import ConfigError
+        engine = {"device": "gpu", "quant_policy": 7, "session_len": 100.5, "threads": "2",
+                  "tp": 2.0, "kernels": "cpu_int8", "cache_memory": "1GiB", "max_batch_size": True}
+        answer = {"n": 1.5, "top_k": 2.5, "logprobs": True, "stop": " of", "seed": 1.5,
+                  "max_new_tokens": None, "temperature": "hot"}
+        for kind, wrong in ((mindpress.EngineConfig, engine), (mindpress.GenerationConfig, answer)):
+            for name, value in wrong.items():
+                try:
+                    kind(**{name: value})
+                except ConfigError as error:
+                    assert str(error).startswith(f"{name} {value!r}: must be"), error
+                else:
+                    sys.exit(f"{name}={value!r} was taken")
+        mindpress.GenerationConfig(temperature=1, stop=("a",), seed=None)
+        mindpress.EngineConfig(quant_policy=8, cache_max_entry_count=0.5)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_more_threads_than_any_machine_has_are_refused():
+    with pytest.raises(ConfigError, match="--threads 100000: must be 1024 or fewer"):
+        EngineConfig(threads=100000)

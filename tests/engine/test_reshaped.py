@@ -50,10 +50,10 @@ def test_the_linears_of_all_ranks_make_the_whole(family, quantized, tmp_path):
 
 def test_what_cannot_be_shared_out_evenly_is_refused(tmp_path):
     save_tiny("llama", tmp_path, tokenizer=False)
-    with pytest.raises(ConfigError, match=r"--tp 4: 2 kv heads"):
+    with pytest.raises(ConfigError, match=r"tp 4: 2 kv heads"):
         load_decoder(open_source(tmp_path), EngineConfig("cpu"), share=Share(0, 4, lambda x: x))
     quantize_folder(tmp_path, QuantSpec(4, 128))
-    with pytest.raises(ConfigError, match=r"--tp 2: 1 groups of `output`"):
+    with pytest.raises(ConfigError, match=r"tp 2: 1 groups of `output`"):
         load_decoder(open_source(tmp_path), EngineConfig("cpu"), share=Share(0, 2, lambda x: x))
 
 
