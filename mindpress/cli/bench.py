@@ -33,7 +33,7 @@ from mindpress.engine.bench_settings import Bench, Load
 from mindpress.engine.bench_words import label, shown, shown_times
 from mindpress.engine.config import EngineConfig, quant_policy_of
 from mindpress.errors import ConfigError
-from mindpress.report.numbers import duration
+from mindpress.report.numbers import counted, duration
 
 if TYPE_CHECKING:
     from mindpress.engine.bench_report import BenchReport, LoadReport
@@ -244,7 +244,9 @@ def show(report: "BenchReport", console: Console) -> None:
         columns = ["", "this model", *(["the other", "times better"] if against else [])]
         console.table(columns, _rows(load))
     page = f"; report: {Path(report.folder) / 'bench.html'}" if report.folder else ""
-    console.text(f"\n{report.device}, {report.threads} threads, {duration(report.seconds)}{page}")
+    console.text(
+        f"\n{report.device}, {counted(report.threads, 'thread')}, {duration(report.seconds)}{page}"
+    )
 
 
 def _rows(load: "LoadReport") -> list[list[str]]:

@@ -9,6 +9,7 @@ import typer
 
 from mindpress.cli.console import Console
 from mindpress.cli.options import (
+    CacheSizeOpt,
     DeviceOpt,
     DownloadDirOpt,
     GenerationSeedOpt,
@@ -21,6 +22,7 @@ from mindpress.cli.options import (
     QuietOpt,
     RevisionOpt,
     RunDtypeOpt,
+    SessionLenOpt,
     StopOpt,
     TemperatureOpt,
     ThreadsOpt,
@@ -65,6 +67,8 @@ def chat(
     threads: ThreadsOpt = None,
     quant_policy: PolicyOpt = None,
     kernels: KernelsOpt = "auto",
+    session_len: SessionLenOpt = None,
+    cache_memory: CacheSizeOpt = None,
     revision: RevisionOpt = None,
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
@@ -86,7 +90,15 @@ def chat(
         tuple(stop or ()),
         ignore_eos,
     )
-    engine = EngineConfig(device, dtype, threads, quant_policy_of(quant_policy), kernels)
+    engine = EngineConfig(
+        device,
+        dtype,
+        threads,
+        quant_policy_of(quant_policy),
+        kernels,
+        session_len=session_len,
+        cache_memory=cache_bytes(cache_memory),
+    )
     console = Console(as_json=json, quiet=quiet)
     question = readable(prompt, "--prompt") if prompt is not None else piped()
     system = system and readable(system, "--system")
@@ -98,6 +110,13 @@ def chat(
         talk(session, config, console)
     else:
         answer_once(session, config, console, question)
+
+
+def cache_bytes(size: str | None) -> int | None:
+    """The value of --cache-memory."""
+    from mindpress.checkpoint.writer import parse_size
+
+    return None if size is None else parse_size(size, "--cache-memory")
 
 
 def piped() -> str | None:

@@ -22,7 +22,7 @@ from mindpress.cli.options import (
 from mindpress.cli.progress import Progress
 from mindpress.engine.config import quant_policy_of
 from mindpress.engine.settings import Validation
-from mindpress.report.numbers import duration, number, percent, size
+from mindpress.report.numbers import counted, duration, number, percent, size
 
 if TYPE_CHECKING:
     from mindpress.engine.validation_report import ModelFigures, ValidationReport
@@ -120,7 +120,7 @@ def show(report: "ValidationReport", console: Console) -> None:
         console.heading(f"\nCache of keys and values; KL and same top against {beside}")
         console.table([*CACHE_COLUMNS, f"tokens in {size(report.cache_memory)}"], _caches(report))
     console.text(
-        f"\n{report.device}, {report.threads} threads, {duration(report.seconds)}; "
+        f"\n{report.device}, {counted(report.threads, 'thread')}, {duration(report.seconds)}; "
         f"report: {Path(report.output) / 'validation.html'}"
     )
 

@@ -48,3 +48,8 @@ def number(value: Number | None) -> str:
 def percent(share: Number) -> str:
     """A share from 0 to 1 as a percentage with one digit."""
     return f"{100 * share:.1f} %"
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from mindpress.report.numbers import duration, number, percent, size
+from mindpress.report.numbers import counted, duration, number, percent, size
 
 
 @pytest.mark.parametrize(("value", "words"), [
@@ -32,3 +32,9 @@ def test_numbers(value, words):
 
 def test_percentages():
     assert percent(0.9876) == "98.8 %"
+
+
+def test_one_thing_and_several():
+    assert (counted(1, "thread"), counted(2, "thread"), counted(0, "thread")) == (
+        "1 thread", "2 threads", "0 threads",
+    )  # fmt: skip
