@@ -29,7 +29,7 @@ from mindpress.engine.opening import open_runtime
 from mindpress.lite.quantize import quantize_model
 from mindpress.lite.recipe import Calibration, Recipe
 
-PROMPT, NEW, LONG, BATCH, TURNS = 32, 24, 512, 8, 2
+PROMPT, NEW, LONG, BATCH, TURNS = 32, 24, 512, 8, 5
 KERNELS: tuple[KernelName, ...] = ("cpu", "cpu-int8")
 # Seconds of reading LONG tokens, and of writing a token after PROMPT (of all sequences).
 Turn = dict[str, float]

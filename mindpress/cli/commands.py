@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mindpress import __version__
-from mindpress.cli import bench, chat, check_env, convert, demo, inspect, lite, validate
+from mindpress.cli import bench, chat, check_env, compare, convert, demo, inspect, lite, validate
 from mindpress.cli.arguments import mistaken, normalized, without_traceback
 from mindpress.cli.console import Console
 from mindpress.cli.environment import quiet_libraries, wants_traceback
@@ -33,6 +33,7 @@ app.add_typer(lite.app, name="lite")
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
+app.command("compare")(compare.compare)
 app.add_typer(bench.app, name="bench")
 app.command("chat")(chat.chat)
 app.command("demo")(demo.demo)

@@ -1,27 +1,24 @@
-"""A Hugging Face folder, in 16 or 32-bit floats or in AWQ codes."""
+"""A Hugging Face folder, in 16 or 32-bit floats or in codes of AWQ, GPTQ or compressed-tensors."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mindpress.checkpoint.reader import (
-    FLOATS,
-    Checkpoint,
-    check_tensors,
-    open_checkpoint,
-    read_json,
-    refuse_listed,
-)
+from mindpress.checkpoint.reader import Checkpoint, check_tensors, open_checkpoint, read_json
 from mindpress.errors import InputError
-from mindpress.formats import awq
 from mindpress.formats.fusion import unfuse, unfuse_quantized
+from mindpress.formats.layout import Layout
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
+from mindpress.formats.scattered import dequantize_scattered
 from mindpress.models.description import Architecture, Linear, Role
 from mindpress.models.shape import ModelShape, architecture_of, read_shape
 from mindpress.models.tensors import IGNORED_ENDINGS, all_tensors, linear_shape
+from mindpress.sources.coded import Sizes, any_scattered, check_coded, coded_linears
+from mindpress.sources.layouts import read_layout
 from mindpress.sources.source import LinearWeight
 
 NORM_FIELDS = ("attention_norm", "mlp_norm", "query_norm", "key_norm",
@@ -32,8 +29,11 @@ NORM_FIELDS = ("attention_norm", "mlp_norm", "query_norm", "key_norm",
 class ModelFolder:
     """A checked folder: its tensors are those that config.json describes.
 
-    `spec` says how the linears are quantized; None when they are floats. A linear whose group
-    width does not fit may still be a float one in a quantized folder.
+    `layout` says how its program wrote the linears in `coded` (full name -> outputs, inputs); None
+    when all are floats. Some linears may still be floats in a quantized folder.
+
+    With `scattered` the groups of some linears are not neighbouring inputs (GPTQ with `desc_act`).
+    Codes cannot be given then: all linears are dequantized when they are read.
     """
 
     folder: Path
@@ -41,7 +41,14 @@ class ModelFolder:
     architecture: Architecture
     shape: ModelShape
     checkpoint: Checkpoint
-    spec: QuantSpec | None
+    layout: Layout | None = None
+    coded: Sizes = field(default_factory=dict)
+    scattered: bool = False
+
+    @property
+    def spec(self) -> QuantSpec | None:
+        """How the linears are quantized; None when they are given as floats."""
+        return None if self.layout is None or self.scattered else self.layout.spec
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -86,10 +93,20 @@ class ModelFolder:
         )
 
     def _weight(self, name: str) -> Tensor | QuantizedWeight:
-        if self.spec is None or f"{name}.qweight" not in self.checkpoint:
+        if self.layout is None or name not in self.coded:
             return self.checkpoint.tensor(f"{name}.weight")
-        packed = {part: self.checkpoint.tensor(f"{name}.{part}") for part in awq.SUFFIXES}
-        return awq.unpack(packed, self.spec)
+        parts = {
+            part: self.checkpoint.tensor(f"{name}.{part}")
+            for part in self.layout.parts(1, 1)
+            if f"{name}.{part}" in self.checkpoint
+        }
+        weight = self.layout.unpack(parts, self.coded[name][1])
+        if not self.scattered:
+            return weight
+        index = parts.get(self.layout.index or "")
+        if index is None:
+            return weight.dequantize(torch.float32)
+        return dequantize_scattered(weight, index)
 
     def _roles(self, name: str, linear: Linear) -> dict[Role, LinearWeight]:
         stored = self.linear(name)
@@ -105,66 +122,46 @@ def open_folder(folder: Path) -> ModelFolder:
     """Open and check a folder. Reads JSON and shard headers, no weights.
 
     Raises UnsupportedModelError for an unknown family and InputError for anything damaged,
-    missing, extra or quantized in a way that cannot be read.
+    missing, extra or quantized in a way that cannot be read. Of weights only the group of each
+    input is read, where GPTQ stored it.
     """
     config = read_json(folder / "config.json")
     quantization = config.get("quantization_config")
     try:
         architecture = architecture_of(config)
         shape = read_shape(config, architecture)
-        spec = None if quantization is None else awq.read_quantization_config(quantization)
+        layout = None if quantization is None else read_layout(quantization)
     except InputError as error:  # which folder, where a command reads two
         raise type(error)(f"{folder}: {error}", hint=error.hint) from None
     checkpoint = open_checkpoint(folder)
-    _check(checkpoint, architecture, shape, spec)
-    return ModelFolder(folder, config, architecture, shape, checkpoint, spec)
+    if layout is None:
+        _check(checkpoint, architecture, shape)
+        return ModelFolder(folder, config, architecture, shape, checkpoint)
+    coded = coded_linears(checkpoint, layout, linear_sizes(architecture, shape))
+    _check(checkpoint, architecture, shape, coded, check_coded(checkpoint, layout, coded))
+    scattered = any_scattered(checkpoint, layout, coded)
+    return ModelFolder(folder, config, architecture, shape, checkpoint, layout, coded, scattered)
+
+
+def linear_sizes(architecture: Architecture, shape: ModelShape) -> Sizes:
+    """(outputs, inputs) of every linear of the blocks by its full name."""
+    return {
+        f"{architecture.layer(index)}.{linear.name}": linear_shape(linear, shape)
+        for index in range(shape.layers)
+        for linear in architecture.block.linears
+    }
 
 
 def _check(
-    checkpoint: Checkpoint, architecture: Architecture, shape: ModelShape, spec: QuantSpec | None
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    shape: ModelShape,
+    coded: Collection[str] = (),
+    packed: Collection[str] = (),
 ) -> None:
+    """Every tensor of the model is there and no other, but `packed` for the weights of `coded`."""
     expected = all_tensors(architecture, shape)
+    for name in coded:
+        del expected[f"{name}.weight"]
     ignored = IGNORED_ENDINGS + ((f"{architecture.head}.weight",) if shape.tied else ())
-    if spec is None:
-        check_tensors(checkpoint, expected, ignored)
-        return
-    packed: dict[str, tuple[int, ...]] = {}
-    for index in range(shape.layers):
-        for linear in architecture.block.linears:
-            name = f"{architecture.layer(index)}.{linear.name}"
-            if f"{name}.qweight" in checkpoint:
-                del expected[f"{name}.weight"]
-                packed |= _packed_shapes(name, *linear_shape(linear, shape), spec)
-    endings = tuple(f".{part}" for part in awq.SUFFIXES)
-    check_tensors(checkpoint, expected, (*ignored, *endings))
-    stray = {n for n in checkpoint.tensors if n.endswith(endings) and n not in packed}
-    refuse_listed(checkpoint.folder, "quantized tensors do not belong to the model", stray)
-    _check_packed(checkpoint, packed)
-
-
-def _packed_shapes(
-    name: str, outputs: int, inputs: int, spec: QuantSpec
-) -> dict[str, tuple[int, ...]]:
-    if not awq.holds(outputs, inputs, spec):
-        raise InputError(
-            f"config.json: quantization_config: {spec.bits} bits in groups of {spec.group_size}"
-            f" do not divide `{name}` of [{outputs}, {inputs}]",
-            hint="the quantization_config is of another model",
-        )
-    shapes = awq.packed_shapes(outputs, inputs, spec)
-    return {f"{name}.{part}": size for part, size in shapes.items()}
-
-
-def _check_packed(checkpoint: Checkpoint, packed: dict[str, tuple[int, ...]]) -> None:
-    folder, there = checkpoint.folder, checkpoint.tensors
-    refuse_listed(folder, "tensors are missing", packed.keys() - there.keys())
-    for name, size in packed.items():
-        info = there[name]
-        if info.shape != size:
-            raise InputError(
-                f"{info.file}: `{name}` is {list(info.shape)}, expected {list(size)}",
-                hint="bits or group_size in quantization_config are not those of the weights",
-            )
-        if info.dtype not in (FLOATS if name.endswith(".scales") else (torch.int32,)):
-            wanted = "16 or 32-bit floats" if name.endswith(".scales") else "torch.int32"
-            raise InputError(f"{info.file}: `{name}` is {info.dtype}, expected {wanted}")
+    check_tensors(checkpoint, expected, (*ignored, *packed))

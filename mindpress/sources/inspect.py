@@ -93,12 +93,14 @@ def _folder(path: Path) -> Inspection:
 
 
 def _folder_format(folder: ModelFolder) -> dict[str, Any]:
-    if folder.spec is None:
+    layout = folder.layout
+    if layout is None:
         return {"format": "safetensors", "dtype": folder.shape.dtype}
+    order = ", groups out of order: computed in floats" if folder.scattered else ""
     return {
-        "format": "AWQ gemm",
-        "dtype": f"int{folder.spec.bits}",
-        "group_size": folder.spec.group_size,
+        "format": layout.label + order,
+        "dtype": f"int{layout.spec.bits}",
+        "group_size": layout.spec.group_size,
     }
 
 

@@ -236,8 +236,10 @@ class TestQuantized:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"quant_method": "gptq"}, "method `gptq`"),
-            ({"quant_method": "fp8"}, "method `fp8`"),
+            ({"quant_method": "gptq"}, "qweight` is [256, 32], expected [32, 256]"),
+            ({"quant_method": "fp8"}, "method `fp8` cannot be read"),
+            ({"quant_method": ["awq"]}, "method `['awq']` cannot be read"),
+            ({"version": "gemv"}, "version `gemv`"),
             ({"bits": 8}, "expected ["),
             ({"group_size": 64}, "qzeros` is ["),
             ({"group_size": 100}, "groups of 100 do not divide"),
@@ -259,7 +261,7 @@ class TestQuantized:
 
     def test_a_part_of_another_module(self, folder):
         change_tensors(folder, lm_head__qweight=torch.ones(4, 4, dtype=torch.int32))
-        assert "do not belong to the model (1): lm_head.qweight" in str(refusal(folder))
+        assert "config.json describes (1): lm_head.qweight" in str(refusal(folder))
 
     @pytest.mark.parametrize(
         ("part", "dtype"),

@@ -1,0 +1,148 @@
+"""The GPTQ layout of AutoGPTQ and GPTQModel, which vLLM and transformers read.
+
+A linear of [out, in] is stored transposed: `qweight` int32 [in * bits / 32, out], packed along
+inputs; `qzeros` int32 [in / g, out * bits / 32], packed along outputs; `scales` [in / g, out];
+`g_idx` int32 [in], the group of each input. Codes stand one after the other in their words; those
+of 3 bits cross them.
+
+Format "gptq" (v1) stores zeros minus one, "gptq_v2" stores them as they are.
+Source: GPTQModel 5, nn_modules/qlinear/__init__.py (pack) and utils/model.py (v1 and v2).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int32, UInt8
+from torch import Tensor
+
+from mindpress.errors import InputError
+from mindpress.formats.bit_stream import WORD_BITS, pack_stream, stream_words, unpack_stream
+from mindpress.formats.config_fields import flag, group_size, one_of
+from mindpress.formats.layout import WORDS, Part
+from mindpress.formats.quantized import QuantizedWeight, QuantSpec
+
+WIDTHS = (2, 3, 4, 8)
+FORMATS = ("gptq", "gptq_v2")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+# A one in every code of a word.
+ONES = {2: 0x55555555, 4: 0x11111111, 8: 0x01010101}
+
+
+@dataclass(frozen=True, slots=True)
+class GptqLayout:
+    """The layout of one folder. `minus_one`: zeros are stored as v1 does."""
+
+    spec: QuantSpec
+    minus_one: bool = True
+    index: str | None = "g_idx"
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return "GPTQ" if self.minus_one else "GPTQ v2"
+
+    def holds(self, outputs: int, inputs: int) -> bool:
+        """Whether groups and words are whole."""
+        sizes = inputs * self.spec.bits, outputs * self.spec.bits
+        return self.spec.fits(inputs) and all(size % WORD_BITS == 0 for size in sizes)
+
+    def parts(self, outputs: int, inputs: int) -> dict[str, Part]:
+        """The tensors of a linear. A bias that the model does not have is one of zeros, which
+        AutoGPTQ wrote; not every tool writes `g_idx`.
+        """
+        bits, groups = self.spec.bits, inputs // self.spec.group_of(inputs)
+        return {
+            "qweight": Part((stream_words(inputs, bits), outputs), WORDS),
+            "qzeros": Part((groups, stream_words(outputs, bits)), WORDS),
+            "scales": Part((groups, outputs), FLOATS),
+            "g_idx": Part((inputs,), WORDS, optional=True),
+            "bias": Part((outputs,), FLOATS, optional=True),
+        }
+
+    def skips(self, name: str) -> bool | None:  # noqa: ARG002 - as every layout
+        """The config does not say."""
+        return None
+
+    def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
+        """The tensors of a linear whose groups are neighbours."""
+        bits, inputs = self.spec.bits, weight.codes.shape[1]
+        return {
+            "qweight": pack_stream(weight.codes, bits).t().contiguous(),
+            "qzeros": self._pack_zeros(weight.zeros.t().contiguous()),
+            "scales": weight.scales.t().to(torch.float16).contiguous(),
+            "g_idx": torch.arange(inputs, dtype=torch.int32) // weight.group_size,
+        }
+
+    def unpack(self, tensors: Mapping[str, Tensor], inputs: int) -> QuantizedWeight:
+        """Inverse of `pack`, whatever `g_idx` says."""
+        zeros = self._unpack_zeros(tensors["qzeros"], tensors["scales"].shape[1])
+        return QuantizedWeight(
+            codes=unpack_stream(tensors["qweight"].t(), self.spec.bits, inputs),
+            scales=tensors["scales"].t().contiguous(),
+            zeros=zeros.t().contiguous(),
+            spec=self.spec,
+        )
+
+    def _pack_zeros(self, zeros: UInt8[Tensor, "groups outputs"]) -> Int32[Tensor, "groups words"]:
+        bits = self.spec.bits
+        if self.minus_one and bits not in ONES:
+            zeros = zeros - 1 & self.spec.max_code
+        words = pack_stream(zeros, bits)
+        # GPTQModel subtracts from words, so that a zero of 0 borrows from its neighbour.
+        return words - ONES[bits] if self.minus_one and bits in ONES else words
+
+    def _unpack_zeros(
+        self, words: Int32[Tensor, "groups words"], outputs: int
+    ) -> UInt8[Tensor, "groups outputs"]:
+        bits = self.spec.bits
+        if self.minus_one and bits in ONES:
+            words = words + ONES[bits]
+        zeros = unpack_stream(words, bits, outputs)
+        return zeros + 1 & self.spec.max_code if self.minus_one and bits not in ONES else zeros
+
+
+def read_quantization_config(config: Mapping[str, Any]) -> GptqLayout:
+    """The layout that a `quantization_config` of method gptq describes; refuses other ones."""
+    named = config.get("checkpoint_format") or config.get("format") or FORMATS[0]
+    if named not in FORMATS:
+        raise InputError(
+            f"config.json: quantization_config: checkpoint_format is {named!r}, expected"
+            f" {' or '.join(FORMATS)}",
+            hint="save it again with GPTQModel as gptq",
+        )
+    _refuse_others(config)
+    spec = QuantSpec(
+        bits=one_of(config, "bits", WIDTHS),
+        group_size=group_size(config, "group_size"),
+        symmetric=flag(config, "sym"),
+    )
+    return GptqLayout(spec, minus_one=named == "gptq")
+
+
+def _refuse_others(config: Mapping[str, Any]) -> None:
+    """Refuse what the tensors would not say."""
+    if config.get("pack_dtype") not in (None, "int32"):
+        raise InputError(
+            f"config.json: quantization_config: pack_dtype is {config['pack_dtype']!r},"
+            " expected 'int32'"
+        )
+    if flag(config, "lm_head"):
+        raise InputError(
+            "config.json: quantization_config: the head is quantized (`lm_head`); it is read"
+            " in floats only",
+            hint="quantize with lm_head=False",
+        )
+    dynamic = config.get("dynamic") or {}
+    other = [rule for rule in dynamic if not rule.startswith("-")] if _is_rules(dynamic) else None
+    if other is None or other:
+        raise InputError(
+            "config.json: quantization_config: `dynamic` gives some modules another width"
+            f" ({other[0] if other else dynamic!r}); all need the same",
+            hint="quantize with one width; rules that begin with `-:` leave modules out",
+        )
+
+
+def _is_rules(dynamic: object) -> bool:
+    return isinstance(dynamic, dict) and all(isinstance(rule, str) for rule in dynamic)
