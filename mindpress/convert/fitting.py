@@ -69,8 +69,7 @@ def check_codes(folder: ModelFolder) -> None:
         name
         for layer in range(folder.shape.layers)
         for linear in folder.architecture.block.linears
-        if f"{(name := f'{folder.architecture.layer(layer)}.{linear.name}')}.qweight"
-        not in folder.checkpoint
+        if (name := f"{folder.architecture.layer(layer)}.{linear.name}") not in folder.coded
     ]
     if plain:
         raise InputError(

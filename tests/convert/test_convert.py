@@ -7,13 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_awq import quantize_folder
+from tiny_coded import code_folder
 from tiny_models import edit_config, save_tiny
 
 from mindpress.convert.convert import convert_model, plan_conversion
 from mindpress.convert.settings import Conversion
 from mindpress.errors import ConfigError, NumericError, ResourceError
 from mindpress.events import Advanced, Finished, Note, Started
-from mindpress.formats.quantized import QuantizedWeight
+from mindpress.formats.compressed_tensors import CompressedLayout
+from mindpress.formats.gptq import GptqLayout
+from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 from mindpress.models.shape import ModelShape
 from mindpress.sources.folder import open_folder
 from mindpress.sources.workspace import open_workspace
@@ -103,6 +106,15 @@ def test_a_workspace_holds_what_the_folder_held(family, kind, version, tp, tmp_p
     report = convert_model(Conversion(str(folder), target, tp=tp, tm_version=version))
     assert report.weight_type == ("int4" if kind == "awq" else kind)
     same_model(folder, target, dtype)
+
+
+@pytest.mark.parametrize("layout", [GptqLayout, CompressedLayout])
+def test_4_bit_folders_of_other_tools(layout, tmp_path):
+    folder = save("llama", tmp_path / "model")
+    code_folder(folder, layout(QuantSpec(4, 128)))
+    report = convert_model(Conversion(str(folder), tmp_path / "workspace"))
+    assert report.weight_type == "int4"
+    same_model(folder, tmp_path / "workspace", torch.float16)
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4])
