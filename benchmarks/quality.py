@@ -1,4 +1,4 @@
-"""Loss and time of mindpress's ways of rounding, plain rounding and AutoAWQ at w4 g128 on the same tokens.
+"""Loss and time of mindpress, plain rounding and AutoAWQ at w4 g128 on the same tokens.
 
     python -m benchmarks.quality MODEL [MODEL ...] --train TRAIN.txt --test TEST.txt \\
         --autoawq RIVAL_PYTHON --scratch DIR [--seeds 0 1 2] [--only NAME ...]
@@ -31,15 +31,21 @@ from mindpress.lite.rounding import rounded
 from mindpress.sources.folder import open_folder
 
 SAMPLES, LENGTH = 128, 256
-NEAREST = ["--rounding", "nearest"]
+COMPENSATED = ["--rounding", "compensated"]
 OURS = {
-    "mindpress, nearest": NEAREST,
-    "mindpress, nearest, search": [*NEAREST, "--search-scale"],
-    "mindpress, compensated": ["--propagate", "original", "--refine", "0"],
-    "mindpress, compensated, quantized": ["--propagate", "quantized", "--refine", "0"],
-    "mindpress, compensated, asymmetric": ["--refine", "0"],
-    "mindpress, default": [],
-    "mindpress, default, search": ["--search-scale"],
+    "mindpress, nearest": [],
+    "mindpress, nearest, search": ["--search-scale"],
+    "mindpress, compensated, original": [*COMPENSATED, "--propagate", "original", "--refine", "0"],
+    "mindpress, compensated, quantized": [
+        *COMPENSATED,
+        "--propagate",
+        "quantized",
+        "--refine",
+        "0",
+    ],
+    "mindpress, compensated, asymmetric": [*COMPENSATED, "--refine", "0"],
+    "mindpress, compensated": COMPENSATED,
+    "mindpress, compensated, search": [*COMPENSATED, "--search-scale"],
 }
 AS_SHIPPED = "AutoAWQ 0.2.9 as shipped"
 RIVAL = Path(__file__).parent / "rivals" / "autoawq_quantize.py"

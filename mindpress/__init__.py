@@ -1,8 +1,8 @@
 """Turn a large language model into a small, fast one, and prove that it still works.
 
-    import mindpress
-    pipe = mindpress.pipeline("path/to/model")
-    print(pipe(["Hello", "What is a token?"]))
+import mindpress
+pipe = mindpress.pipeline("path/to/model")
+print(pipe(["Hello", "What is a token?"]))
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,8 @@
 """Speed of llama.cpp on a Llama folder: `llama_cpp_decode.py MODEL GGUF` in a venv of its own.
 
 That venv has llama-cpp-python, gguf and safetensors. Writes the model as GGUF in float16,
-quantizes it to Q4_0, and prints JSON lines: `ready`, then for every line of stdin the seconds of reading a prompt and of
-writing each token, so that another process can take turns with it.
+quantizes it to Q4_0, and prints JSON lines: `ready`, then for every line of stdin the seconds of
+reading a prompt and of writing each token, so that another process can take turns with it.
 """
 
 import json

@@ -1,7 +1,7 @@
 """`mindpress lite`: quantize a model, calibrate it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -48,6 +48,30 @@ SearchOpt = Annotated[
         "or False as in LMDeploy.",
     ),
 ]
+RoundingOpt = Annotated[
+    Literal["nearest", "compensated"],
+    typer.Option(
+        "--rounding",
+        help="Each weight to its nearest value, or so that later weights make up for the errors "
+        "of earlier ones (GPTQ): slower, better.",
+    ),
+]
+PropagateOpt = Annotated[
+    Literal["auto", "original", "quantized", "asymmetric"],
+    typer.Option(
+        "--propagate",
+        help="What a layer is calibrated on: activations of the original model, of the layers "
+        "quantized so far, or these while aiming at the original's output. auto is asymmetric "
+        "with compensated rounding, else original.",
+    ),
+]
+RefineOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--refine",
+        help="Sweeps that improve codes and scales after compensation; 2 when not given.",
+    ),
+]
 ShardOpt = Annotated[
     str, typer.Option("--max-shard-size", help="Largest weight file, for example 5GB or 500MB.")
 ]
@@ -70,6 +94,9 @@ def auto_awq(
     w_group_size: GroupOpt = 128,
     w_sym: SymmetricOpt = False,
     search_scale: SearchOpt = False,
+    rounding: RoundingOpt = "nearest",
+    propagate: PropagateOpt = "auto",
+    refine: RefineOpt = None,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
     seed: SeedOpt = 0,
@@ -93,6 +120,9 @@ def auto_awq(
         group_size=w_group_size,
         symmetric=w_sym,
         search_scale=search_scale,
+        rounding=rounding,
+        propagate=propagate,
+        refine=refine,
         calibration=Calibration(calib_dataset, calib_samples, calib_seqlen, seed, batch_size),
         device=device,
         dtype=dtype,
@@ -131,6 +161,7 @@ def plan(recipe: Recipe, target: Path, overwrite: bool, console: Console) -> Non
             "size": f"{size(found.bytes_before)} -> {size(found.bytes_after)}",
             "bits per weight": number(found.bits_per_weight),
             "peak memory": f"about {size(found.peak_memory)} above the bare process",
+            "hidden states": f"{size(found.hidden_bytes)} of that",
             "calibration": f"{recipe.calibration.samples} samples of {found.length} tokens",
         }
     )

@@ -72,7 +72,7 @@ def _command(report: QuantizationReport) -> str:
         f"--search-scale {recipe.search_scale}",
         f"--rounding {recipe.rounding}",
         f"--propagate {recipe.path}",
-        f"--refine {recipe.refine}",
+        f"--refine {recipe.sweeps}",
         f"--batch-size {calibration.batch_size}",
         f"--dtype {recipe.dtype}",
         f"--seed {calibration.seed}",

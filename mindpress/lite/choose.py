@@ -5,7 +5,7 @@ its statistics; so a scale or a clip that makes a block worse than plain roundin
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mindpress.calib.stream import LiveBlock
 from mindpress.errors import NumericError
 from mindpress.lite.block import quantize_block, smoothing_of
-from mindpress.lite.compensated_block import Compensating, compensate_block, X
+from mindpress.lite.compensated_block import compensate_block
 from mindpress.lite.follow import SiteInputs
 from mindpress.lite.site_errors import site_errors
 from mindpress.lite.task import BlockCodes, BlockTask, SiteScales, Statistics
@@ -42,7 +42,6 @@ class Choice:
     plain_error: float
     candidates: Mapping[str, float]
     sites: Mapping[str, float]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,52 +61,43 @@ def choose(
     held: HeldOut,
     *,
     search: bool,
-    compensate: tuple[SiteInputs, Compensating] | None = None,
+    inputs: SiteInputs | None,
 ) -> Choice:
     """Quantize `block` in every way of the recipe and keep the best.
 
-    With `search`, clipping is tried on the better of plain and scaled; with `compensate`,
-    compensated rounding of plain and of scaled. The live module's weights are replaced: in the
-    end they are those of the result. Peak memory: two candidates' codes.
+    The better of plain and scaled is then compensated, on `inputs`; without these, and with
+    `search`, it is clipped. The live module's weights are replaced. Peak memory: two candidates'
+    codes.
     """
     weights = block.stream.weights(block.index)
     tried: dict[str, float] = {}
-    notes: list[str] = []
 
-    def measured(method: str, scales: SiteScales, result: BlockCodes) -> _Attempt:
-        tried[method] = _error(block, result, held)
-        return _Attempt(replace(result, method=method), scales, tried[method])
+    def measured(result: BlockCodes, scales: SiteScales) -> _Attempt:
+        tried[result.method] = _error(block, result, held)
+        return _Attempt(result, scales, tried[result.method])
 
-    def rounded(method: str, scales: SiteScales, clip: Statistics | None = None) -> _Attempt:
+    def attempt(method: str, scales: SiteScales, clip: Statistics | None = None) -> _Attempt:
         _release(block.module, task)
-        return measured(method, scales, quantize_block(weights, task, scales, clip, method))
+        return measured(quantize_block(weights, task, scales, clip, method), scales)
 
-    def compensated(method: str, scales: SiteScales) -> _Attempt:
-        inputs, how = compensate
-        result, found = compensate_block(weights, task, scales, inputs, how)
-        notes.extend(found)
-        return measured(method, scales, result)
-
-    best = rounded(PLAIN, {})
+    best = attempt(PLAIN, {})
     smoothed = "scaled" if search else "smoothed"
     scales = smoothing_of(weights, seen, task, search=search)
-    best = min(best, rounded(smoothed, scales), key=_error_of)
-    if compensate:
-        first = [scales, {}] if X.get("both") else [best.scales]
-        for use in first:
-            name = f"{smoothed} and compensated" if use else "compensated"
-            best = min(best, compensated(name, use), key=_error_of)
+    best = min(best, attempt(smoothed, scales), key=_error_of)
+    if inputs:
+        method = f"{smoothed}, compensated" if best.scales else "compensated"
+        result = compensate_block(weights, task, best.scales, inputs, method)
+        best = min(best, measured(result, best.scales), key=_error_of)
     elif search:
         clipped = "scaled and clipped" if best.scales else "clipped"
-        best = min(best, rounded(clipped, best.scales, seen), key=_error_of)
+        best = min(best, attempt(clipped, best.scales, seen), key=_error_of)
     if not isfinite(best.error):
         raise NumericError(
             f"layer {block.index}: its output is NaN or infinite once it is quantized",
             hint="try --dtype bfloat16, or more bits",
         )
-    load_result(block.module, best.result)
     sites = site_errors(weights, best.result, task, best.scales, seen)
-    return Choice(best.result, best.error, tried[PLAIN], tried, sites, tuple(notes))
+    return Choice(best.result, best.error, tried[PLAIN], tried, sites)
 
 
 def _error_of(attempt: _Attempt) -> float:

@@ -8,8 +8,8 @@ from torch import Tensor
 from mindpress.formats import awq
 from mindpress.formats.fusion import fuse, fuse_quantized, unfuse, unfuse_quantized
 from mindpress.formats.quantized import QuantizedWeight
-from mindpress.lite.task import BlockCodes
 from mindpress.lite.plan import QuantizationPlan
+from mindpress.lite.task import BlockCodes
 from mindpress.models.description import Architecture, Linear, Role
 from mindpress.models.tensors import block_tensors, outer_tensors
 from mindpress.sources.folder import NORM_FIELDS

@@ -39,7 +39,10 @@ class PlannedLinear:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationPlan:
-    """Sizes in bytes; `peak_memory` is an estimate of what the run adds to the bare process."""
+    """Sizes in bytes; `peak_memory` is an estimate of what the run adds to the bare process.
+
+    `hidden_bytes` is the share of it that the hidden states of the calibration set take.
+    """
 
     source: ModelFolder
     spec: QuantSpec
@@ -49,6 +52,7 @@ class QuantizationPlan:
     bytes_before: int
     bytes_after: int
     peak_memory: int
+    hidden_bytes: int
     notes: tuple[str, ...]
 
     @property
@@ -80,6 +84,7 @@ class QuantizationPlan:
             "bytes_after": self.bytes_after,
             "bits_per_weight": round(self.bits_per_weight, 3),
             "peak_memory_bytes": self.peak_memory,
+            "hidden_states_bytes": self.hidden_bytes,
             "linears": [
                 {"name": p.linear.name, "outputs": p.outputs, "inputs": p.inputs,
                  "bits": 16 if p.obstacle else self.spec.bits, "left_because": p.obstacle}
@@ -122,6 +127,7 @@ def plan_quantization(recipe: Recipe) -> QuantizationPlan:
         bytes_before=source.checkpoint.nbytes,
         bytes_after=_bytes_after(source, linears, spec, stored),
         peak_memory=_peak_memory(source, recipe, length),
+        hidden_bytes=_hidden_bytes(source, recipe, length),
         notes=tuple(_notes(recipe, source, linears, length)),
     )
 
@@ -187,7 +193,6 @@ def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
     shape, calibration = source.shape, recipe.calibration
     block = elements(block_tensors(source.architecture, shape))
     hessians = 2 * shape.hidden**2 + (shape.heads * shape.head_dim) ** 2 + shape.inner**2
-    hidden = calibration.samples * length * shape.hidden * 2
     batch = calibration.batch_size * length * (2 * shape.hidden + 3 * shape.inner)
     largest = max(shape.inner * shape.hidden, 1)
     table = shape.vocab * shape.hidden * 2
@@ -197,8 +202,13 @@ def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
         work += FACTOR_BYTES * widest**2
     if recipe.path == "asymmetric":
         work += BYTES_FLOAT32 * (block + PAIRED_SQUARES * widest**2)
-        hidden *= 2
-    return max(work, table) + hidden
+    return max(work, table) + _hidden_bytes(source, recipe, length)
+
+
+def _hidden_bytes(source: ModelFolder, recipe: Recipe, length: int) -> int:
+    """Of the original path or of the quantized one; asymmetric calibration holds both."""
+    sets = 2 if recipe.path == "asymmetric" else 1
+    return sets * recipe.calibration.samples * length * source.shape.hidden * 2
 
 
 def _notes(

@@ -24,12 +24,8 @@ from mindpress.checkpoint.staging import (
 from mindpress.checkpoint.writer import ShardWriter, parse_size
 from mindpress.device import choose_device
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
-from mindpress.lite.task import BlockTask
 from mindpress.lite.card import model_card
 from mindpress.lite.choose import PLAIN, Choice
-from mindpress.lite.compensated_block import Compensating, X
-from mindpress.lite.compensated import Compensation
-from mindpress.lite.follow import OriginalInputs, FollowedInputs
 from mindpress.lite.compensated import Compensation
 from mindpress.lite.hidden_states import first_states
 from mindpress.lite.inputs import check_weights, draw_tokens, hidden_bytes, input_files
@@ -201,7 +197,7 @@ def compute_type(device: torch.device, plan: QuantizationPlan) -> torch.dtype:
 def _compensation(recipe: Recipe) -> Compensation | None:
     if recipe.rounding == "nearest":
         return None
-    return Compensation(sweeps=recipe.refine)
+    return Compensation(clip=True, sweeps=recipe.sweeps)
 
 
 def _quantized_names(plan: QuantizationPlan, stream: BlockStream) -> frozenset[str]:

@@ -7,12 +7,12 @@ from mindpress.errors import ConfigError
 
 Algorithm = Literal["awq"]
 Rounding = Literal["nearest", "compensated"]
-Path = Literal["original", "quantized", "asymmetric"]
+Propagation = Literal["original", "quantized", "asymmetric"]
 Propagate = Literal["auto", "original", "quantized", "asymmetric"]
 Device = Literal["auto", "cpu", "cuda"]
-Rounding = Literal["nearest", "compensated"]
-Propagate = Literal["auto", "original", "quantized", "asymmetric"]
 Dtype = Literal["auto", "float16", "bfloat16"]
+
+USUAL_SWEEPS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class Recipe:
     """An algorithm and its settings; saved beside the weights it produced.
 
     `propagate` says whose activations a block is calibrated on; auto is asymmetric with
-    compensated rounding and original with nearest. `refine` counts sweeps over codes and scales.
+    compensated rounding and original with nearest. `refine` counts sweeps over codes and scales;
+    None is the usual number with compensated rounding.
     """
 
     model: str
@@ -52,12 +53,9 @@ class Recipe:
     group_size: int = 128
     symmetric: bool = False
     search_scale: bool = False
-    rounding: Rounding = "compensated"
-    propagate: Propagate = "auto"
-    refine: int = 0
     rounding: Rounding = "nearest"
     propagate: Propagate = "auto"
-    refine: int = 0
+    refine: int | None = None
     calibration: Calibration = field(default_factory=Calibration)
     device: Device = "auto"
     dtype: Dtype = "auto"
@@ -67,15 +65,22 @@ class Recipe:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        if self.refine < 0:
+        if self.sweeps < 0:
             raise ConfigError(f"--refine {self.refine}: must be 0 or more")
-        if self.rounding == "nearest" and (self.refine or self.path != "original"):
-            flag = f"--refine {self.refine}" if self.refine else f"--propagate {self.propagate}"
+        if self.rounding == "nearest" and (self.sweeps or self.path != "original"):
+            flag = f"--refine {self.refine}" if self.sweeps else f"--propagate {self.propagate}"
             raise ConfigError(f"{flag} needs --rounding compensated")
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Propagation:
         """Whose activations a block is calibrated on."""
         if self.propagate != "auto":
             return self.propagate
         return "original" if self.rounding == "nearest" else "asymmetric"
+
+    @property
+    def sweeps(self) -> int:
+        """How often codes and scales are refined."""
+        if self.refine is None:
+            return 0 if self.rounding == "nearest" else USUAL_SWEEPS
+        return self.refine

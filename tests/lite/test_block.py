@@ -6,10 +6,10 @@ import torch
 from mindpress.calib.stream import BlockStream
 from mindpress.formats.quantized import QuantSpec
 from mindpress.lite.block import quantize_block
-from mindpress.lite.task import BlockTask
 from mindpress.lite.choose import load_result
 from mindpress.lite.sites import sites_of
 from mindpress.lite.smoothing import tie_heads
+from mindpress.lite.task import BlockTask
 from mindpress.sources.folder import open_folder
 from tests.tiny_models import FAMILIES, save_tiny
 

@@ -21,7 +21,9 @@ FEW = Calibration(dataset="excerpt", samples=6, length=64, batch_size=2)
 
 
 def recipe(model, **changes):
-    settings = {"group_size": 32, "search_scale": True, "calibration": FEW} | changes
+    settings = {
+        "group_size": 32, "search_scale": True, "rounding": "nearest", "calibration": FEW,
+    } | changes  # fmt: skip
     return Recipe(str(model), **settings)
 
 

@@ -1,0 +1,133 @@
+"""A block's turn: watch it, quantize it, and carry the hidden states on to the next."""
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from mindpress.calib.capture import capture_inputs
+from mindpress.calib.statistics import InputStatistics
+from mindpress.calib.stream import LiveBlock
+from mindpress.errors import ConfigError, NumericError
+from mindpress.formats.finite import is_finite
+from mindpress.lite.choose import Choice, HeldOut, choose, load_result
+from mindpress.lite.follow import FollowedInputs, OriginalInputs
+from mindpress.lite.hidden_states import HiddenStates
+from mindpress.lite.sites import sites_of
+from mindpress.lite.task import BlockTask
+from mindpress.memory import give_back
+
+HELD_OUT_SHARE = 8
+MOST_HELD_OUT_TOKENS = 16384
+
+Hidden = Float[Tensor, "samples tokens hidden"]
+Part = Float[Tensor, "_ tokens hidden"]
+
+
+class Walk:
+    """Takes blocks in their order. The last samples are held out of all statistics."""
+
+    def __init__(
+        self, task: BlockTask, states: HiddenStates, batch_size: int, *, search: bool
+    ) -> None:
+        self.task, self.states, self.search = task, states, search
+        self.batch_size = batch_size
+
+    def repeat(self, block: LiveBlock) -> None:
+        """Pass a block that an earlier run quantized; its output's `followed` is kept by that."""
+        if self.states.original is not None:
+            self._advance(block, self.states.original)
+
+    def quantize(self, block: LiveBlock) -> Choice:
+        """The block as codes; the hidden states are those behind it."""
+        original, followed = self.states.original, self.states.followed
+        if followed is not None:
+            return self._quantize_following(block, followed)
+        if original is not None:
+            return self._quantize_alone(block, original)
+        raise ConfigError("a walk needs the hidden states of a path")
+
+    def _quantize_alone(self, block: LiveBlock, hidden: Hidden) -> Choice:
+        early, late = self._parted(hidden)
+        inputs = late.clone()
+        seen = self._watch(block, early, keep=True)
+        held = HeldOut(inputs, self._outputs(block, inputs))
+        late.copy_(held.outputs)
+        give_back()
+        rounding = OriginalInputs(seen) if self.task.compensation else None
+        return choose(block, self.task, seen, held, search=self.search, inputs=rounding)
+
+    def _quantize_following(self, block: LiveBlock, followed: Hidden) -> Choice:
+        """Without an original path the block aims at its own output; with one a copy of it is
+        quantized, so that the original can be run beside it.
+        """
+        original = self.states.original
+        aims = followed if original is None else original
+        early, late = self._parted(aims)
+        seen = self._watch(block, early, keep=False)
+        outputs = self._outputs(block, late)
+        held = HeldOut(self._parted(followed)[1], outputs)
+        give_back()
+        follower = block if original is None else block.copy()
+        inputs = FollowedInputs(
+            follower,
+            self._parted(followed)[0],
+            None if original is None else block,
+            None if original is None else early,
+            self.batch_size,
+        )
+        choice = choose(follower, self.task, seen, held, search=self.search, inputs=inputs)
+        if original is not None:
+            self._advance(block, original)
+        load_result(follower.module, choice.result)
+        self._advance(follower, followed)
+        return choice
+
+    def _watch(self, block: LiveBlock, hidden: Hidden, *, keep: bool) -> dict[str, InputStatistics]:
+        """Run the block and record what its linears are fed; its output goes to `hidden` when it
+        is to be kept. NumericError when something is NaN or infinite.
+        """
+        seen, watched = {}, {}
+        for site in sites_of(self.task.block):
+            channels = self.task.shape.columns[site.linears[0].roles[0]]
+            seen[site.name] = InputStatistics(channels, self.task.device)
+            watched[site.linears[0].name] = seen[site.name]
+        with capture_inputs(block.module, watched):
+            for batch in hidden.split(self.batch_size):
+                found = block.run(batch)
+                if keep:
+                    batch.copy_(found)
+        for name, statistics in seen.items():
+            if not (statistics.finite and is_finite(statistics.hessian.diagonal())):
+                raise NumericError(
+                    f"layer {block.index}, {name}: activations are NaN or infinite",
+                    hint="the model overflows; try --device cpu, which computes in 32 bits",
+                )
+        return seen
+
+    def _outputs(
+        self, block: LiveBlock, hidden: Hidden
+    ) -> Float32[Tensor, "samples tokens hidden"]:
+        outputs = torch.empty(hidden.shape, dtype=torch.float32)
+        for into, batch in zip(outputs.split(1), hidden.split(1), strict=True):
+            into.copy_(block.run(batch))
+        return outputs
+
+    def _advance(self, block: LiveBlock, hidden: Hidden) -> None:
+        """In the batches of `_quantize_alone`, so that a resumed run computes the same bits."""
+        early, late = self._parted(hidden)
+        before = late.clone()
+        for batch in early.split(self.batch_size):
+            batch.copy_(block.run(batch))
+        late.copy_(self._outputs(block, before))
+
+    def _parted(self, hidden: Hidden) -> tuple[Part, Part]:
+        """What statistics see and what is held out; a single sample is both."""
+        samples = len(hidden)
+        count = held_out_samples(samples, hidden.shape[1])
+        return (hidden if count == samples else hidden[: samples - count]), hidden[-count:]
+
+
+def held_out_samples(samples: int, length: int) -> int:
+    """How many samples are kept out of the statistics to judge candidates by."""
+    wanted = max(1, samples // HELD_OUT_SHARE)
+    return min(wanted, max(1, MOST_HELD_OUT_TOKENS // length))
