@@ -114,7 +114,7 @@ def _use_tuned(bench: Bench, runtime: Runtime) -> int:
         for rows in BUCKETS:
             config = bench.table.get(key_of(shape, rows, bench.device), TileConfig)
             if config is not None:
-                product.configs[rows] = config
+                product.tiles.configs[rows] = config
                 count += 1
     return count
 

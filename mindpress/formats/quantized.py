@@ -67,8 +67,9 @@ class QuantizedWeight:
 
     def to(self, device: torch.device) -> "QuantizedWeight":
         """The same weight in the memory of `device`."""
-        parts = (part.to(device) for part in (self.codes, self.scales, self.zeros))
-        return QuantizedWeight(*parts, self.spec)
+        return QuantizedWeight(
+            self.codes.to(device), self.scales.to(device), self.zeros.to(device), self.spec
+        )
 
     def rows(self, index: Int[Tensor, " chosen"] | slice) -> "QuantizedWeight":
         """The same weight with only these output rows, in this order."""
