@@ -1,8 +1,6 @@
 """Turn a large language model into a small, fast one, and prove that it still works.
 
-import mindpress
-pipe = mindpress.pipeline("path/to/model")
-print(pipe(["Hello", "What is a token?"]))
+`mindpress.pipeline("path/to/model")(["Hello", "What is a token?"])` answers prompts.
 """
 
 from typing import TYPE_CHECKING, Any
