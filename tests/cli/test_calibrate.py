@@ -159,7 +159,7 @@ def test_a_wrong_request_is_refused_in_a_line(run, tmp_path, monkeypatch, words,
 def test_a_stopped_run_says_how_to_go_on_and_does(spawn, model, tmp_path):
     """Ctrl-C after the first layer; the same command ends with the whole statistics."""
     command = ("lite", "calibrate", model, "--work-dir", "out", "--calib-dataset", "excerpt",
-               "--calib-samples", "24", "--calib-seqlen", "256", "--device", "cpu")  # fmt: skip
+               "--calib-samples", "96", "--calib-seqlen", "256", "--device", "cpu")  # fmt: skip
     with subprocess.Popen(
         [sys.executable, "-m", "mindpress", *map(str, command)],
         cwd=tmp_path,
