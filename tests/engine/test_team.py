@@ -128,7 +128,7 @@ def test_ctrl_c_is_for_the_first_process_and_ends_all(tmp_path):
     pid, folder = run.stdout.readline().split()
     time.sleep(0.5)
     os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(timeout=60) == 130
+    assert run.wait(timeout=180) == 130
     assert not psutil.pid_exists(int(pid))
     assert not Path(folder).exists()
     run.stdout.close()
