@@ -1,6 +1,7 @@
 """What every test has: nothing of the user's own settings and folders."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 # one another, spinning where other work runs beside them. Commands that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Shells start background jobs with Ctrl-C ignored, and programs inherit that; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before any Triton kernel is imported: without a GPU its language is interpreted.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")

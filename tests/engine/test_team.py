@@ -125,13 +125,16 @@ def test_ctrl_c_is_for_the_first_process_and_ends_all(tmp_path):
         [sys.executable, "-c", INTERRUPTED, tmp_path],
         stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    pid, folder = run.stdout.readline().split()
-    time.sleep(0.5)
-    os.killpg(run.pid, signal.SIGINT)
-    assert run.wait(timeout=180) == 130
-    assert not psutil.pid_exists(int(pid))
-    assert not Path(folder).exists()
-    run.stdout.close()
+    try:
+        pid, folder = run.stdout.readline().split()
+        time.sleep(0.5)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(timeout=60) == 130
+        assert not psutil.pid_exists(int(pid))
+        assert not Path(folder).exists()
+    finally:
+        run.kill()
+        run.communicate()
 
 
 def test_one_parallel_run_at_a_time(tmp_path):
