@@ -47,3 +47,15 @@ Listener = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """A listener for callers that do not care."""
+
+
+def noting(listener: Listener) -> tuple[list[str], Listener]:
+    """A list that fills with the sentences of the notes that the listener is told."""
+    notes: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+        listener(event)
+
+    return notes, listen

@@ -20,7 +20,7 @@ from mindpress.cli.options import (
 from mindpress.cli.progress import Progress
 from mindpress.cli.validate import DatasetsOpt, LengthOpt, LimitOpt
 from mindpress.engine.compare_settings import Comparison
-from mindpress.report.numbers import duration, number, percent, size
+from mindpress.report.numbers import counted, duration, number, percent, size
 
 if TYPE_CHECKING:
     from mindpress.engine.compare_report import CompareReport
@@ -106,7 +106,7 @@ def show(report: "CompareReport", console: Console) -> None:
         [*_quality(report), *_costs(report)],
     )
     console.text(
-        f"\n{report.device}, {report.threads} threads, {duration(report.seconds)}; "
+        f"\n{report.device}, {counted(report.threads, 'thread')}, {duration(report.seconds)}; "
         f"report: {Path(report.output) / 'compare.html'}"
     )
 

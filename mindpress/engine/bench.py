@@ -1,17 +1,15 @@
 """Measure how fast a model answers, alone or in turn with another one."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from mindpress.device import choose_device
 from mindpress.engine.bench_figures import Run, times_better
-from mindpress.engine.bench_machine import device_name, versions
 from mindpress.engine.bench_measure import in_turn
 from mindpress.engine.bench_page import bench_page
 from mindpress.engine.bench_report import BenchReport, LoadReport, check_folder, save
@@ -19,7 +17,9 @@ from mindpress.engine.bench_settings import Bench, Load
 from mindpress.engine.bench_subjects import Loaded, find_subjects, find_tokens, into_memory
 from mindpress.engine.bench_workload import Tokens, warm_ups, workload, workloads
 from mindpress.engine.loader import choose_dtype
-from mindpress.events import Advanced, Event, Finished, Listener, Note, Started, ignore
+from mindpress.engine.machine import device_name, versions
+from mindpress.engine.report_files import plain
+from mindpress.events import Advanced, Finished, Listener, Started, ignore, noting
 from mindpress.report.numbers import number
 
 SIDES = ("this model", "the other")
@@ -32,7 +32,7 @@ def bench(settings: Bench, listener: Listener = ignore) -> BenchReport:
     stand in memory together, and every run of one is followed by the same run of the other.
     """
     begun = time.perf_counter()
-    notes, say = _noting(listener)
+    notes, say = noting(listener)
     if settings.output is not None:
         check_folder(settings.output)
     device = choose_device(settings.engine.device)
@@ -108,20 +108,8 @@ class _Measuring:
         )
 
 
-def _noting(listener: Listener) -> tuple[list[str], Listener]:
-    """A list that fills with the sentences the listener is told."""
-    notes: list[str] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append(event.text)
-        listener(event)
-
-    return notes, listen
-
-
 def _plain(settings: Bench) -> dict[str, Any]:
     """The settings in JSON's types."""
-    values = asdict(replace(settings, engine=settings.running))
+    values = plain(replace(settings, engine=settings.running))
     del values["command"]
-    return json.loads(json.dumps(values, default=str))
+    return values

@@ -1,15 +1,14 @@
 """The result of a measurement of speed: values, and the files they are kept in."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindpress.checkpoint.replacing import replace_file
 from mindpress.engine.bench_figures import Measured, Spread
 from mindpress.engine.bench_runners import Description
-from mindpress.engine.validation_report import check_output
-from mindpress.errors import ConfigError, ResourceError
+from mindpress.engine.report_files import check_output, plain, save_report
+from mindpress.errors import ConfigError
 
 JSON_FILE = "bench.json"
 HTML_FILE = "bench.html"
@@ -70,7 +69,7 @@ class BenchReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report in JSON's types."""
-        return json.loads(json.dumps({"report": MARK} | asdict(self)))
+        return {"report": MARK} | plain(self)
 
 
 def check_folder(folder: Path) -> None:
@@ -87,13 +86,7 @@ def check_folder(folder: Path) -> None:
 def save(report: BenchReport, html: str, folder: Path) -> None:
     """Write both files, each whole or not at all, in place of older ones of ours."""
     check_folder(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(report.as_dict(), indent=2) + "\n"
-        replace_file(folder / JSON_FILE, text.encode())
-        replace_file(folder / HTML_FILE, html.encode())
-    except OSError as error:
-        raise ResourceError(f"{folder}: the report cannot be written: {error.strerror}") from None
+    save_report(folder, report.as_dict(), html, "bench")
 
 
 def _is_ours(file: Path) -> bool:

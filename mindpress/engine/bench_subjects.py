@@ -10,12 +10,12 @@ import torch
 
 from mindpress.checkpoint.companions import load_tokenizer
 from mindpress.checkpoint.hub import local_folder
-from mindpress.engine.bench_machine import held_bytes
 from mindpress.engine.bench_report import BenchModel
 from mindpress.engine.bench_runners import Runner, RuntimeRunner
 from mindpress.engine.bench_settings import TRANSFORMERS, Bench
 from mindpress.engine.bench_workload import Tokens, Workload, read_tokens
 from mindpress.engine.context import context_length
+from mindpress.engine.machine import held_bytes
 from mindpress.engine.memory import PeakMemory
 from mindpress.engine.opening import open_runtime
 from mindpress.engine.runtime import Runtime

@@ -11,22 +11,20 @@ from mindpress.engine.compare_report import ComparedModel, CompareReport, save, 
 from mindpress.engine.compare_settings import Comparison
 from mindpress.engine.decoder import Decoder
 from mindpress.engine.loader import choose_dtype
+from mindpress.engine.machine import device_name, versions
 from mindpress.engine.memory import PeakMemory, device_errors
-from mindpress.engine.validation_report import check_output
+from mindpress.engine.report_files import check_output
 from mindpress.engine.validation_steps import (
     Subject,
     Text,
     check_same_vocabulary,
-    device_name,
     measure_subject,
-    noting,
     open_subject,
     read_texts,
     score_text,
-    versions,
     warm_up,
 )
-from mindpress.events import Listener, Note, ignore
+from mindpress.events import Listener, Note, ignore, noting
 
 
 def compare(settings: Comparison, listener: Listener = ignore) -> CompareReport:

@@ -1,15 +1,12 @@
 """The result of a comparison: values, and the files they are kept in."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindpress.engine.validation_report import DatasetFigures, ModelFigures, save_files
-
-JSON_FILE = "compare.json"
-HTML_FILE = "compare.html"
+from mindpress.engine.report_files import plain, save_report
+from mindpress.engine.validation_report import DatasetFigures, ModelFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +37,7 @@ class CompareReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report in JSON's types."""
-        values = asdict(self)
-        values["notes"] = list(self.notes)
-        values["models"] = list(values["models"])
-        for model in values["models"]:
-            model["datasets"] = list(model["datasets"])
-        return values
+        return plain(self)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -60,5 +52,4 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 def save(report: CompareReport, html: str, folder: Path) -> None:
     """Write both files of a comparison."""
-    values = json.dumps(report.as_dict(), indent=2) + "\n"
-    save_files(folder, {JSON_FILE: values, HTML_FILE: html})
+    save_report(folder, report.as_dict(), html, "compare")

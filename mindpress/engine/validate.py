@@ -9,24 +9,23 @@ from mindpress.device import choose_device
 from mindpress.engine.cache_figures import CacheFigures, cache_plans, measure_caches
 from mindpress.engine.decoder import Decoder
 from mindpress.engine.loader import choose_dtype
+from mindpress.engine.machine import device_name, versions
 from mindpress.engine.memory import PeakMemory, device_errors
+from mindpress.engine.report_files import check_output
 from mindpress.engine.settings import Validation
 from mindpress.engine.validation_page import validation_page
-from mindpress.engine.validation_report import ValidationReport, check_output, save
+from mindpress.engine.validation_report import ValidationReport, save
 from mindpress.engine.validation_steps import (
     Subject,
     Text,
     check_same_vocabulary,
-    device_name,
     measure_subject,
-    noting,
     open_subject,
     read_texts,
     score_text,
-    versions,
     warm_up,
 )
-from mindpress.events import Listener, ignore
+from mindpress.events import Listener, ignore, noting
 
 
 def validate(settings: Validation, listener: Listener = ignore) -> ValidationReport:

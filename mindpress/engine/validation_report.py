@@ -1,17 +1,11 @@
 """The result of a validation: values, and the files they are kept in."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from mindpress.engine.cache_figures import CacheFigures
-from mindpress.errors import ConfigError, ResourceError
-
-JSON_FILE = "validation.json"
-HTML_FILE = "validation.html"
+from mindpress.engine.report_files import plain, save_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,45 +75,9 @@ class ValidationReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report in JSON's types."""
-        values = asdict(self)
-        values["datasets"] = list(values["datasets"])
-        values["caches"] = list(values["caches"])
-        values["notes"] = list(values["notes"])
-        return values
-
-
-def check_output(folder: Path) -> None:
-    """Refuse a place where the report cannot be written. Leaves nothing behind."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--output {folder}: is a file", hint="name a folder")
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        with TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise ResourceError(
-            f"{place}: cannot be written: {error.strerror}",
-            hint="name another folder with --output",
-        ) from None
+        return plain(self)
 
 
 def save(report: ValidationReport, html: str, folder: Path) -> None:
     """Write both files of a validation."""
-    values = json.dumps(report.as_dict(), indent=2) + "\n"
-    save_files(folder, {JSON_FILE: values, HTML_FILE: html})
-
-
-def save_files(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write files by their names, each whole or not at all, in place of older ones."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            _replace(folder / name, text)
-    except OSError as error:
-        raise ResourceError(f"{folder}: the report cannot be written: {error.strerror}") from None
-
-
-def _replace(file: Path, text: str) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    save_report(folder, report.as_dict(), html, "validation")

@@ -1,14 +1,11 @@
 """The steps that every measuring of a model consists of: open, check, read texts, load, score."""
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 
-import mindpress
 from mindpress.calib.datasets import read_text
 from mindpress.calib.text_ids import text_ids
 from mindpress.checkpoint.companions import load_tokenizer
@@ -25,7 +22,7 @@ from mindpress.engine.throughput import measure
 from mindpress.engine.validation_report import DatasetFigures, ModelFigures
 from mindpress.engine.vocabulary import check_ids
 from mindpress.errors import ConfigError, InputError
-from mindpress.events import Event, Listener, Note
+from mindpress.events import Listener, Note
 from mindpress.sources.inspect import Inspection, inspect_path
 from mindpress.sources.opening import open_source
 from mindpress.sources.source import ModelSource
@@ -51,18 +48,6 @@ class Text:
     dataset: str
     windows: Windows
     available: int | None
-
-
-def noting(listener: Listener) -> tuple[list[str], Listener]:
-    """A list that fills with the sentences the listener is told."""
-    notes: list[str] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append(event.text)
-        listener(event)
-
-    return notes, listen
 
 
 def open_subject(path: str, settings: Validation, revision: str | None = None) -> Subject:
@@ -168,18 +153,3 @@ def score_text(
         kl_divergence=score.divergence,
         top1_agreement=score.agreement,
     )
-
-
-def device_name(device: torch.device) -> str:
-    """For people."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
-def versions() -> dict[str, str]:
-    """Of what computed."""
-    return {
-        "mindpress": mindpress.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }

@@ -43,6 +43,16 @@ def test_throughput_beside_transformers_shows_and_saves_all_figures(run, model, 
     assert "run 4" in ran.err or "bench: 4 runs in" in ran.err
 
 
+def test_memory_held_is_that_of_the_weights_and_more(spawn, model, tmp_path):
+    # In a process of its own: in this one, memory that earlier tests gave back comes and goes.
+    ran = spawn("bench", "throughput", model, "--against", f"hf:{model}", *SHORT, "-o", tmp_path)
+    assert ran.code == 0
+    saved = json.loads((tmp_path / "bench.json").read_text())
+    stored = (model / "model.safetensors").stat().st_size
+    for side in ("model", "against"):
+        assert saved[side]["held_bytes"] > stored  # float32 of float16
+
+
 def test_latency_is_measured_for_every_batch_size(run, model):
     command = ("bench", "latency", model, *SHORT, "--batch-sizes", "1,3", "--seed", "5")
     ran = run(*command, "--json")

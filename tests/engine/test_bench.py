@@ -350,9 +350,6 @@ def test_the_report_is_what_was_measured(measurement):
         ratio = load.times["output_tokens_per_second"]
         assert ratio.least <= ratio.median <= ratio.most
         assert ratio == times_better(load.model.runs, load.against.runs)["output_tokens_per_second"]
-    weights = (TOKENIZER / "model.safetensors").stat().st_size
-    assert report.model.held_bytes > weights  # float32 of float16
-    assert report.against.held_bytes > weights
     begun = [(event.what, event.total) for event in events if isinstance(event, Started)]
     assert begun[-1] == ("bench", 8)
     assert begun.count(("warm up", 4)) == 2
