@@ -20,18 +20,20 @@ constexpr int64_t kBytesOfRows = 512 * 1024;   // of x at a time: stays in the s
 constexpr int64_t kProductsPerItem = 1 << 18;  // less is not worth handing to another thread
 
 struct Kernels {
-  int rows;  // of the widest tile
+  int rows;      // of the widest tile
+  int together;  // blocks that are multiplied at a time
   void (*prepare)(const W4Weight&, const float*, int64_t, const Rows&);
-  void (*multiply)(const W4Weight&, int64_t, const Rows&, float*);
+  void (*multiply)(const W4Weight&, int64_t, int64_t, const Rows&, float*);
   void (*dequantize)(const W4Weight&, int64_t, float*, int64_t);
 };
 
-constexpr Kernels kPortableKernels = {portable::kRows, portable::prepare, portable::multiply,
-                                      portable::dequantize};
+constexpr Kernels kPortableKernels = {portable::kRows, portable::kTogether, portable::prepare,
+                                      portable::multiply, portable::dequantize};
 #if defined(__x86_64__)
-constexpr Kernels kAvx2Kernels = {avx2::kRows, avx2::prepare, avx2::multiply, avx2::dequantize};
-constexpr Kernels kAvx512Kernels = {avx512::kRows, avx512::prepare, avx512::multiply,
-                                    avx512::dequantize};
+constexpr Kernels kAvx2Kernels = {avx2::kRows, avx2::kTogether, avx2::prepare, avx2::multiply,
+                                  avx2::dequantize};
+constexpr Kernels kAvx512Kernels = {avx512::kRows, avx512::kTogether, avx512::prepare,
+                                    avx512::multiply, avx512::dequantize};
 #else
 constexpr Kernels kAvx2Kernels = kPortableKernels, kAvx512Kernels = kPortableKernels;
 #endif
@@ -86,16 +88,21 @@ void prepare_all(const Kernels& kernels, const W4Weight& weight, const float* x,
   });
 }
 
+// Blocks a thread takes at a time: as many as are multiplied together, if every thread gets some.
+int64_t blocks_per_item(const Kernels& kernels, const W4Weight& weight, int64_t rows, int threads) {
+  const int64_t products = kBlock * weight.inputs * rows;
+  const int64_t enough = std::max<int64_t>(1, kProductsPerItem / products);
+  const int64_t whole = (enough + kernels.together - 1) / kernels.together * kernels.together;
+  return whole * threads <= blocks_of(weight) ? whole : enough;
+}
+
 void multiply_all(const Kernels& kernels, const W4Weight& weight, const Rows& rows, float* y,
                   int threads) {
   const int64_t blocks = blocks_of(weight);
-  const int64_t products = kBlock * weight.inputs * rows.count;
-  const int64_t per_item = std::max<int64_t>(1, kProductsPerItem / products);
+  const int64_t per_item = blocks_per_item(kernels, weight, rows.count, threads);
   Pool::instance().run(threads, (blocks + per_item - 1) / per_item, [&](int64_t item, int) {
     const int64_t end = std::min(blocks, (item + 1) * per_item);
-    for (int64_t block = item * per_item; block < end; ++block) {
-      kernels.multiply(weight, block, rows, y);
-    }
+    kernels.multiply(weight, item * per_item, end, rows, y);
   });
 }
 

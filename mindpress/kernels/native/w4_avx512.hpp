@@ -12,6 +12,7 @@ namespace avx512 {
 #define TARGET TARGET_AVX512
 constexpr int kLanes = 16;
 constexpr int kRows = 8;
+constexpr int kTogether = 1;
 
 TARGET inline __m512i four_codes(const int8_t* x) {
   int32_t codes;
@@ -21,7 +22,7 @@ TARGET inline __m512i four_codes(const int8_t* x) {
 
 // vpdpbusd adds four products to a 32-bit lane without saturating.
 template <int ROWS>
-TARGET inline void int8_tile(const W4Weight& weight, int64_t block, const int8_t* x,
+TARGET inline void int8_tile(const W4Weight& weight, int64_t block, int /* 1 */, const int8_t* x,
                              const float* figures, float* y, int64_t stride) {
   constexpr int kChains = ROWS >= 4 ? 1 : 4 / ROWS;  // sums that do not wait for one another
   const int half = static_cast<int>(weight.group) / 2;

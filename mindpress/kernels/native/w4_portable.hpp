@@ -9,10 +9,11 @@ namespace portable {
 #define TARGET
 constexpr int kLanes = 4;
 constexpr int kRows = 4;
+constexpr int kTogether = 1;
 
 template <int ROWS>
-inline void int8_tile(const W4Weight& weight, int64_t block, const int8_t* x, const float* figures,
-                      float* y, int64_t stride) {
+inline void int8_tile(const W4Weight& weight, int64_t block, int /* 1 */, const int8_t* x,
+                      const float* figures, float* y, int64_t stride) {
   const int half = static_cast<int>(weight.group) / 2;
   const int columns = columns_of(weight, block);
   float total[ROWS][kBlock] = {};
