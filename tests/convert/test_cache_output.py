@@ -1,16 +1,14 @@
 """Scales of a cache in a workspace: what LMDeploy reads, and the finer ones beside it."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_awq import quantize_folder
-from tiny_models import save_tiny
 from tiny_ranges import GOLDEN_KV, golden_ranges, random_ranges
+from tiny_workspaces import contents, policy, save_ranged, weights_of
 
 from mindpress.convert.cache_output import check_cache_target, write_cache_scales
-from mindpress.convert.convert import convert_model, plan_conversion
+from mindpress.convert.convert import convert_model
 from mindpress.convert.settings import Conversion
 from mindpress.errors import ConfigError, InputError, NumericError, ResourceError
 from mindpress.formats.cache_scales import CacheRanges, Ranges, scales_of
@@ -21,15 +19,6 @@ from mindpress.sources.folder import open_folder
 from mindpress.sources.signature import cache_signature
 from mindpress.sources.workspace import open_workspace
 
-# Two layers with two kv heads of 128, as the golden statistics have.
-SIZES = {
-    "hidden_size": 256,
-    "intermediate_size": 256,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "head_dim": 128,
-    "vocab_size": 101,
-}
 TENSOR8, HEAD8 = CacheSpec(8, False, "tensor"), CacheSpec(8, False, "head")
 CHANNEL4 = CacheSpec(4, True, "channel")
 ORIGIN = {"dataset": "excerpt", "samples": "4"}
@@ -37,7 +26,7 @@ ORIGIN = {"dataset": "excerpt", "samples": "4"}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return save_tiny("llama", tmp_path_factory.mktemp("model") / "model", **SIZES)
+    return save_ranged(tmp_path_factory.mktemp("model") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -53,23 +42,6 @@ def convert(model, tmp_path):
         return convert_model(settings).target
 
     return run
-
-
-def weights_of(workspace: Path) -> Path:
-    return workspace / "triton_models" / "weights"
-
-
-def contents(workspace: Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(workspace)): file.read_bytes()
-        for file in sorted(workspace.rglob("*"))
-        if file.is_file()
-    }
-
-
-def policy(workspace: Path) -> str:
-    lines = (weights_of(workspace) / "config.ini").read_text().splitlines()
-    return next(line for line in lines if line.startswith("quant_policy"))
 
 
 @pytest.mark.parametrize("tp", [1, 2])
@@ -170,7 +142,7 @@ def test_no_workspace_and_a_cache_that_the_release_has_not(convert, tmp_path):
 
 
 def test_another_model_and_other_shapes_are_refused(convert, signature, tmp_path):
-    other = save_tiny("llama", tmp_path / "other", seed=1, **SIZES)
+    other = save_ranged(tmp_path / "other", seed=1)
     workspace = convert("0.2")
     before = contents(workspace)
     check_cache_target(workspace, HEAD8, signature)
@@ -235,73 +207,3 @@ def test_an_interrupted_run_leaves_the_policy_as_it_was(convert, signature, monk
         write_cache_scales(workspace, random_ranges(), HEAD8, ORIGIN, signature)
     assert policy(workspace) == "quant_policy = 0"
     open_workspace(workspace)
-
-
-@pytest.mark.parametrize("kind", ["floats", "awq"])
-@pytest.mark.parametrize(
-    ("version", "tp", "spec"), [("0.2", 2, HEAD8), ("0.5", 1, CHANNEL4), ("0.6", 2, TENSOR8)]
-)
-def test_a_conversion_writes_what_the_two_steps_write(kind, version, tp, spec, model, tmp_path):
-    folder = Path(shutil.copytree(model, tmp_path / "model"))
-    if kind == "awq":
-        quantize_folder(folder)
-    plain = Conversion(str(folder), tmp_path / "plain", tp=tp, tm_version=version)
-    convert_model(plain)
-    found = cache_signature(open_folder(folder))
-    write_cache_scales(plain.target, random_ranges(), spec, ORIGIN, found)
-    whole = Conversion(str(folder), tmp_path / "whole", tp=tp, tm_version=version, cache=spec)
-    report = convert_model(whole, ranges=random_ranges(), origin=ORIGIN)
-    written = contents(whole.target)
-    assert written == contents(plain.target)
-    assert report.files == len(written)
-    assert report.bytes == sum(map(len, written.values()))
-    assert report.as_dict()["cache"]["granularity"] == spec.granularity
-    assert (open_workspace(whole.target).config.spec is not None) == (kind == "awq")
-
-
-@pytest.mark.parametrize("bits", [8, 4])
-def test_scales_per_token_need_no_ranges(bits, model, tmp_path):
-    spec = CacheSpec(bits)
-    convert_model(Conversion(str(model), tmp_path / "ws", tm_version="0.5", cache=spec))
-    assert policy(tmp_path / "ws") == f"quant_policy = {bits}"
-    scales = read_cache_scales(open_workspace(tmp_path / "ws"))
-    assert (scales.spec, scales.keys, scales.values) == (spec, None, None)
-
-
-@pytest.mark.parametrize(
-    ("version", "spec", "calibrated", "why", "hint"),
-    [
-        ("0.3", CacheSpec(4), False, "--kv-bits 4: LMDeploy 0.3.0 has no int4 cache", "0.5"),
-        ("0.2", CacheSpec(8), False, "LMDeploy 0.2.6 needs calibrated scales", "--calib"),
-        ("0.5", HEAD8, False, "--granularity head needs calibrated ranges", "--calib"),
-        ("0.5", CacheSpec(8), True, "--granularity token: ", "or leave out --calib"),
-        ("0.5", None, True, "--calib: a 16-bit cache", "--kv-bits"),
-    ],
-)
-def test_a_plan_refuses_what_cannot_be(version, spec, calibrated, why, hint, model, tmp_path):
-    settings = Conversion(str(model), tmp_path / "ws", tm_version=version, cache=spec)
-    with pytest.raises(ConfigError) as caught:
-        plan_conversion(settings, calibrated=calibrated)
-    assert why in str(caught.value)
-    assert hint in caught.value.hint
-
-
-def test_ranges_of_another_model_leave_nothing(model, tmp_path):
-    settings = Conversion(str(model), tmp_path / "out" / "ws", cache=HEAD8)
-    with pytest.raises(InputError, match="calibrated ranges of keys"):
-        convert_model(settings, ranges=random_ranges(3))
-    assert not (tmp_path / "out").exists()
-
-
-def test_notes_tell_who_reads_the_number(model, tmp_path):
-    settings = Conversion(str(model), tmp_path / "ws", cache=CacheSpec(8))
-    texts = [note.text for note in plan_conversion(settings).notes]
-    assert texts[0] == "writing config.ini, which LMDeploy 0.4 to 0.5 reads"
-    assert any(text.startswith("int8 cache (`quant_policy = 8`): LMDeploy 0.4") for text in texts)
-
-
-def test_a_type_that_the_source_has_not_keeps_the_side_file_readable(model, tmp_path):
-    """The fingerprint is of the written floats, which --dtype may round."""
-    settings = Conversion(str(model), tmp_path / "ws", dtype="bfloat16", cache=HEAD8)
-    convert_model(settings, ranges=random_ranges())
-    assert read_cache_scales(open_workspace(tmp_path / "ws")) is not None

@@ -1,3 +1,5 @@
+"""Products with packed weights of 4 bits by the compiled kernels, against the reference."""
+
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -7,12 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
+from w4_weights import weight_of
 
-from mindpress.errors import ConfigError, InputError, ResourceError
-from mindpress.formats.quantized import WHOLE_ROW, QuantizedWeight, QuantSpec
+from mindpress.errors import InputError, ResourceError
+from mindpress.formats.quantized import WHOLE_ROW
 from mindpress.kernels.matmul_w4a16 import cpu, matmul, pack_weight
-from mindpress.kernels.matmul_w4a16 import packed as packed_module
 from mindpress.kernels.matmul_w4a16.cpu import CpuOptions
 from mindpress.kernels.matmul_w4a16.reference import int8_rows, matmul_reference
 from mindpress.kernels.native import build, library
@@ -20,18 +21,6 @@ from mindpress.kernels.native import build, library
 MODES = pytest.mark.parametrize("exact", [True, False], ids=["w4a32", "w4a8"])
 ROWS = pytest.mark.parametrize("rows", [1, 3, 63, 65])
 SETS = pytest.mark.parametrize("instructions", library.INSTRUCTION_SETS[1:])
-
-
-def weight_of(outputs, inputs, group=128, bits=4):
-    generator = torch.Generator().manual_seed(outputs + inputs)
-    spec = QuantSpec(bits, group)
-    size = outputs, inputs // spec.group_of(inputs)
-    return QuantizedWeight(
-        torch.randint(0, 2**bits, (outputs, inputs), generator=generator, dtype=torch.uint8),
-        torch.rand(size, generator=generator) * 0.01 + 0.001,
-        torch.randint(0, 16, size, generator=generator, dtype=torch.uint8),
-        spec,
-    )
 
 
 def gaussian(*size):
@@ -238,60 +227,6 @@ def test_rows_of_zeros_and_of_the_smallest_values(native, exact):
     packed = pack_weight(weight_of(16, 128))
     assert not matmul(torch.zeros(2, 128), packed, exact=exact).any()
     assert matmul(torch.full((1, 128), 1e-42), packed, exact=exact).abs().max() < 1e-36
-
-
-def test_a_packed_weight_is_half_a_byte_each_and_its_scales():
-    packed = pack_weight(weight_of(64, 1024))
-    assert packed.nbytes == 64 * 1024 // 2 + 5 * 64 * 8
-    assert (packed.outputs, packed.inputs, packed.group_size) == (64, 1024, 128)
-
-
-def test_what_cannot_be_packed_is_refused():
-    with pytest.raises(ConfigError, match="not 12"):
-        pack_weight(weight_of(12, 128))
-    with pytest.raises(ConfigError, match="not 48"):
-        pack_weight(weight_of(16, 96, 48))
-    with pytest.raises(ConfigError, match="have 8"):
-        pack_weight(weight_of(16, 128, bits=8))
-    with pytest.raises(ConfigError, match="at least 8, not 0"):
-        pack_weight(weight_of(0, 128))
-
-
-class Allocations(TorchDispatchMode):
-    """Bytes of the memory that operations take, by its address."""
-
-    def __init__(self, known):
-        super().__init__()
-        self.known = {part.untyped_storage().data_ptr() for part in known}
-        self.seen = {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        for part in made if isinstance(made, (list, tuple)) else [made]:
-            if isinstance(part, torch.Tensor):
-                memory = part.untyped_storage()
-                if memory.data_ptr() not in self.known:
-                    self.seen.setdefault(memory.data_ptr(), []).append(memory.nbytes())
-        return made
-
-
-def test_packing_needs_little_memory_beside_the_result():
-    """A slice of outputs at a time: nothing of the size of the weight is made but the codes."""
-    weight = weight_of(2048, 4096)
-    with Allocations([weight.codes, weight.scales, weight.zeros]) as allocations:
-        packed = pack_weight(weight)
-    codes = allocations.seen.pop(packed.codes.data_ptr())
-    assert set(codes) == {2048 * 4096 // 2}
-    assert 0 < max(max(sizes) for sizes in allocations.seen.values()) <= 2**20
-
-
-def test_packing_in_slices(monkeypatch):
-    weight = weight_of(72, 192, 96)
-    whole = pack_weight(weight)
-    monkeypatch.setattr(packed_module, "SLICE", 1)
-    sliced = pack_weight(weight)
-    for name in ("codes", "scales", "zeros"):
-        assert torch.equal(getattr(sliced, name), getattr(whole, name))
 
 
 @pytest.mark.parametrize("instructions", ["portable", "avx2"])

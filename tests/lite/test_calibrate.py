@@ -10,29 +10,18 @@ from transformers import DynamicCache
 from mindpress.calib.datasets import calibration_tokens
 from mindpress.calib.statistics_file import load_statistics
 from mindpress.checkpoint.companions import load_tokenizer
-from mindpress.errors import ConfigError, InputError, LockedError, NumericError
+from mindpress.errors import ConfigError, InputError, LockedError
 from mindpress.events import Advanced, Note
 from mindpress.lite.calibrate import calibrate_model
-from mindpress.lite.calibration import CalibrationRun
 from mindpress.lite.calibration_plan import check_calibration
-from mindpress.lite.recipe import Calibration
 from mindpress.models.registry import describe
 from mindpress.sources.folder import open_folder
 from mindpress.sources.signature import cache_signature
+from tests.short_runs import FEW, run_of
 from tests.tiny_awq import quantize_folder
 from tests.tiny_models import FAMILIES, edit_config, save_tiny, tiny_model
 
-FEW = Calibration(dataset="excerpt", samples=5, length=48, batch_size=2)
 FILES = ("statistics.json", "statistics.safetensors")
-
-
-def run_of(model, **changes):
-    return CalibrationRun(str(model), **({"calibration": FEW} | changes))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return save_tiny("llama", tmp_path_factory.mktemp("models") / "llama")
 
 
 @pytest.fixture(scope="module")
@@ -168,61 +157,6 @@ def test_a_run_killed_at_its_end_goes_on_too(llama, calibrated, tmp_path, monkey
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == sorted(FILES)
 
 
-def damage(folder, **changes):
-    tensors = load_file(folder / "model.safetensors")
-    for name, change in changes.items():
-        tensors[name] = change(tensors[name])
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-@pytest.fixture
-def overflowing(tmp_path):
-    """A model whose second layer's MLP overflows even 32 bits."""
-    folder = save_tiny("llama", tmp_path / "m", dtype=torch.float32, num_hidden_layers=3)
-    damage(folder, **{"model.layers.1.mlp.up_proj.weight": lambda t: t * 1e30,
-                      "model.layers.1.mlp.down_proj.weight": lambda t: t * 1e30})  # fmt: skip
-    return folder
-
-
-@pytest.mark.parametrize("cache_only", [False, True])
-def test_activations_that_overflow_are_named_and_refused(overflowing, tmp_path, cache_only):
-    with pytest.raises(NumericError, match=r"layers.1: the output of mlp\.down_proj") as caught:
-        calibrate_model(run_of(overflowing, cache_only=cache_only), tmp_path / "out")
-    assert "--clamp" in caught.value.hint
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("cache_only", [False, True])
-@pytest.mark.parametrize(("part", "named"), [
-    ("k_proj", r"the output of self_attn\.k_proj"), ("k_norm", "keys"),
-])  # fmt: skip
-def test_what_makes_keys_overflow_is_named(tmp_path, part, named, cache_only):
-    folder = save_tiny("qwen3", tmp_path / "m", dtype=torch.float32)
-    weight = f"model.layers.0.self_attn.{part}.weight"
-    damage(folder, **{weight: lambda t: t / t.abs().max() * 3e38})
-    with pytest.raises(NumericError, match=f"layers.0: {named}: "):
-        calibrate_model(run_of(folder, cache_only=cache_only), tmp_path / "out")
-
-
-def test_a_clamped_run_carries_on_and_says_so(overflowing, tmp_path):
-    events = []
-    run = run_of(overflowing, clamp=True)
-    report = calibrate_model(run, tmp_path / "out", listener=events.append)
-    assert report.header.clamped == (1,)
-    (told,) = [e for e in events if isinstance(e, Note) and e.level == "warning"]
-    assert "1 of 3 layers: layers.1" in told.text
-    found = load_statistics(tmp_path / "out")
-    for name, (inputs, outputs) in found.header.linears.items():
-        for layer in range(3):
-            for side, width in (("input", inputs), ("output", outputs)):
-                ours = found.linear(layer, name, side)
-                assert ours["min"].shape == (width,)
-                assert all(t.isfinite().all() for t in ours.values())
-    largest = found.linear(1, "mlp.down_proj", "output")
-    assert float(largest["absmax"].max()) == 65504.0
-    assert found.linear(2, "self_attn.q_proj", "input")["absmax"].max() < 65504.0  # after a norm
-
-
 def test_an_awq_folder_is_calibrated_as_what_its_codes_stand_for(tmp_path):
     folder = quantize_folder(save_tiny("internlm2", tmp_path / "m"))
     source = open_folder(folder)
@@ -264,14 +198,6 @@ def test_an_odd_head_size_is_refused(llama, tmp_path):
     save_file({n: t.contiguous() for n, t in halved.items()}, folder / "model.safetensors")
     with pytest.raises(InputError, match="15 channels"):
         check_calibration(run_of(folder), tmp_path / "out")
-
-
-def test_damage_is_found_before_anything_is_written(tmp_path):
-    folder = save_tiny("llama", tmp_path / "m")
-    damage(folder, **{"model.layers.1.mlp.up_proj.weight": lambda t: t / 0})
-    with pytest.raises(NumericError, match=r"layers\.1\.mlp\.up_proj"):
-        calibrate_model(run_of(folder), tmp_path / "out")
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["m"]
 
 
 def test_statistics_are_replaced_only_when_asked_and_nothing_else_ever(llama, tmp_path):

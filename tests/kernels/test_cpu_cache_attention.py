@@ -1,87 +1,22 @@
-"""The compiled kernels of a cache in pages against the references."""
+"""The compiled kernels that attend over pages, against the reference."""
 
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from scattered_pages import CODES, FLOATS, HEADS, NAN, TOKENS, batch_of, gaussian
 
-from mindpress.errors import ConfigError, InputError, ResourceError
-from mindpress.formats.cache_pages import (
-    PageShape,
-    fixed_pages,
-    float_pages,
-    online_pages,
-    slots_of,
-)
-from mindpress.formats.cache_spec import CacheSpec
+from mindpress.errors import InputError
+from mindpress.formats.cache_pages import slots_of
 from mindpress.kernels.cache_attention.cpu import attend_pages_cpu
-from mindpress.kernels.cache_attention.paged import PagedBatch, Scoring, attend_pages_reference
+from mindpress.kernels.cache_attention.paged import Scoring, attend_pages_reference
 from mindpress.kernels.cache_write.cpu import write_pages_cpu
 from mindpress.kernels.cache_write.paged import write_pages_reference
-from mindpress.kernels.native import call, library
 
-CPU = torch.device("cpu")
-NAN = float("nan")
-TOKENS, HEADS = 6, 2
-FLOATS = ["float32", "float16", "bfloat16"]
-CODES = [
-    f"{name} {bits}" for bits in (8, 4) for name in ("token", "token symmetric", "head", "channel")
-]
 KINDS = pytest.mark.parametrize("kind", FLOATS + CODES)
 # Whole registers of every instruction set, parts of one, and an odd number in the halves of int4.
 CHANNELS = pytest.mark.parametrize("channels", [10, 64, 80])
-
-
-@pytest.fixture(params=library.INSTRUCTION_SETS[1:])
-def instructions(request, native, monkeypatch):
-    if request.param not in native.instruction_sets:
-        pytest.skip(f"this processor has no {request.param}")
-    monkeypatch.setattr(call, "INSTRUCTIONS", request.param)
-    return request.param
-
-
-def gaussian(*size, seed=0):
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed + math.prod(size)))
-
-
-def empty_pages(kind, pages, channels):
-    """Poisoned: no float is a number, no scale either."""
-    shape = PageShape(pages, HEADS, TOKENS, channels)
-    if kind in FLOATS:
-        made = float_pages(shape, getattr(torch, kind), CPU)
-        made.data.fill_(NAN)
-        return made
-    granularity, *symmetric, bits = kind.split()
-    spec = CacheSpec(int(bits), bool(symmetric), granularity)
-    if granularity == "token":
-        made = online_pages(shape, spec, CPU)
-        for part in (made.scale, made.low):
-            if part is not None:
-                part.fill_(NAN)
-    else:
-        size = HEADS, channels if granularity == "channel" else 1
-        scale = (gaussian(*size, seed=1).abs() + 3) / spec.largest
-        made = fixed_pages(shape, spec, scale, gaussian(*size, seed=2) * 0.1)
-    made.data.fill_(0xA5)
-    return made
-
-
-def batch_of(lengths, rows, channels, kinds, write=write_pages_reference):
-    """Keys, values and who has which pages; table entries beyond a sequence mean nothing."""
-    used = [-(-length // TOKENS) for length in lengths]
-    keys, values = (empty_pages(kind, sum(used) + 3, channels) for kind in kinds)
-    order = torch.randperm(sum(used) + 3, generator=torch.Generator().manual_seed(3))
-    table = torch.full((len(lengths), max(used) + 1), -(10**9))
-    for index, length in enumerate(lengths):
-        begin = sum(used[:index])
-        table[index, : used[index]] = order[begin : begin + used[index]]
-        slots = slots_of(table[index], 0, length, TOKENS)
-        for seed, pages in enumerate((keys, values)):
-            write(pages, slots, gaussian(length, HEADS, channels, seed=seed))
-    starts = torch.tensor([0, *rows]).cumsum(0).int()
-    batch = PagedBatch(starts, torch.tensor(lengths), table, max(rows), max(lengths))
-    return keys, values, batch
 
 
 def distance(found, expected):
@@ -223,37 +158,6 @@ def test_exp_and_tanh_are_precise(instructions):
     assert ((found - wanted).abs() / wanted).max() < 4e-7
 
 
-@KINDS
-@CHANNELS
-@pytest.mark.parametrize("size", [1e-6, 1.0, 1e38])
-def test_writing_equals_the_reference_bit_for_bit(instructions, kind, channels, size):
-    x = gaussian(65, HEADS, channels) * size
-    x[3], x[4] = 0.0, 2.5
-    x[5, 0, 0], x[6, 1, 1], x[7, 0, 1] = NAN, float("inf"), -float("inf")
-    x[9, 0, -1], x[11, 1, channels // 2], x[12, 0, 1] = NAN, NAN, NAN
-    x[13] = size * (1 + torch.arange(channels) * 2.0**-11)  # float16 has nothing between two
-    x[8, :, ::2] = x[8, :, 1::2]
-    slots = torch.randperm(20 * TOKENS, generator=torch.Generator().manual_seed(4))[:65]
-    slots[10] = -1
-    x[10] = NAN
-    found, expected = (empty_pages(kind, 20, channels) for _ in range(2))
-    write_pages_reference(expected, slots, x)
-    write_pages_cpu(found, slots, x, 2)
-    for name in ("data", "scale", "low"):
-        one, other = getattr(found, name), getattr(expected, name)
-        if one is not None:
-            torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
-
-
-def test_writing_takes_any_order_and_type(instructions):
-    x = gaussian(16, 9, HEADS).permute(1, 2, 0).half()
-    found, expected = (empty_pages("token 8", 3, 16) for _ in range(2))
-    slots = torch.randperm(18)[:9].int()
-    write_pages_reference(expected, slots, x)
-    write_pages_cpu(found, slots, x)
-    assert torch.equal(found.data, expected.data)
-
-
 def test_written_pages_are_attended(native):
     """Both kernels together, with many rows and threads."""
     keys, values, batch = batch_of([700], [90], 16, ("token 4", "token 8"), write_pages_cpu)
@@ -275,32 +179,3 @@ def test_what_does_not_fit_is_refused(native):
         write_pages_cpu(keys, torch.tensor([999]), gaussian(1, HEADS, 16))
     with pytest.raises(InputError, match="do not fit"):
         write_pages_cpu(keys, torch.tensor([0]), gaussian(1, HEADS, 8))
-
-
-def test_pages_that_the_kernels_do_not_read_are_refused(native):
-    by_channel = float_pages(PageShape(2, HEADS, TOKENS, 16, by_channel=True), torch.float32, CPU)
-    with pytest.raises(ConfigError, match="by channel"):
-        write_pages_cpu(by_channel, torch.tensor([0]), gaussian(1, HEADS, 16))
-    doubles = float_pages(PageShape(2, HEADS, TOKENS, 16), torch.float64, CPU)
-    with pytest.raises(ConfigError, match="float64"):
-        write_pages_cpu(doubles, torch.tensor([0]), gaussian(1, HEADS, 16))
-
-
-def test_tensors_that_do_not_fit_their_pages_are_refused(native):
-    online, fixed = empty_pages("token 8", 3, 16), empty_pages("head 8", 3, 16)
-    assert online.scale is not None
-    assert fixed.low is not None
-    for wrong in (
-        replace(online, data=online.data[:2]),
-        replace(online, scale=online.scale[:, :1].contiguous()),
-        replace(online, low=online.scale.float()),
-        replace(fixed, low=fixed.low.repeat(1, 16)),
-    ):
-        with pytest.raises(ConfigError, match="do not fit pages"):
-            write_pages_cpu(wrong, torch.tensor([0]), gaussian(1, HEADS, 16))
-
-
-def test_without_a_library_the_call_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(call, "native", lambda: library.load(tmp_path / "libmindpress.so"))
-    with pytest.raises(ResourceError, match="not compiled"):
-        write_pages_cpu(empty_pages("float32", 1, 2), torch.tensor([0]), torch.zeros(1, HEADS, 2))
