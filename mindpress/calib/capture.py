@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from mindpress.calib.statistics import ChannelStatistics, InputStatistics
+from mindpress.calib.statistics import ChannelStatistics
 
-Watcher = InputStatistics | ChannelStatistics
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Takes in tensors [..., channels] as they pass."""
+
+    def add(self, inputs: Tensor, /) -> None: ...
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The linears a decoder multiplies with: the one place that knows whether they are quantized.
 
-4-bit weights stay in 4 bits where a kernel multiplies with their codes; others are dequantized
-once, when they are loaded.
+4-bit weights stay in 4 bits where a kernel multiplies with their codes, and int8 weights in int8
+where the model rounds the activations, too; others are dequantized once, when they are loaded.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,15 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from mindpress.formats.activations import Activations
 from mindpress.formats.finite import check_finite
-from mindpress.formats.quantized import QuantizedWeight, stack_rows
+from mindpress.formats.quantized import QuantizedWeight, QuantSpec, stack_rows
 from mindpress.kernels.dispatch import Kernels
 from mindpress.kernels.matmul_w4a16.products import Product
-from mindpress.kernels.matmul_w8a8.cpu import PackedInt8Weight, matmul_w8a8_cpu, pack_int8_weight
-from mindpress.kernels.matmul_w8a8.weight import quantize_weight
+from mindpress.kernels.matmul_w8a8.products import CpuInt8Product, Int8Product
+from mindpress.kernels.matmul_w8a8.weight import Int8Weight, is_int8, quantize_weight
 from mindpress.kernels.matmul_w16.cpu import DTYPES as HALVES
 from mindpress.kernels.matmul_w16.cpu import matmul_w16_cpu
-from mindpress.kernels.quantize_rows.cpu import quantize_rows_cpu
 from mindpress.sources.source import LinearWeight
 
 NOT_FINITE = "download the model again, or try --dtype bfloat16 if they are too large"
@@ -30,13 +30,19 @@ NOT_FINITE = "download the model again, or try --dtype bfloat16 if they are too 
 class Placement:
     """Where weights go, in which type they compute, and which kernels multiply with codes.
 
-    `add` adds up what the processes of a tensor-parallel run computed.
+    `add` adds up what the processes of a tensor-parallel run computed. `activations` is how the
+    model rounds what quantized linears read.
     """
 
     device: torch.device
     dtype: torch.dtype
     kernels: Kernels
     add: Callable[[Tensor], Tensor] | None = None
+    activations: Activations | None = None
+
+    def rounds(self, spec: QuantSpec, inputs: int) -> bool:
+        """Whether weights of this kind are multiplied with rounded activations."""
+        return self.activations == "per token" and is_int8(spec, inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +88,10 @@ class PackedLinear:
 
 @dataclass(frozen=True, slots=True)
 class Int8Linear:
-    """x W^T with int8 codes of both: a scale for each output, and for each row of x."""
+    """x W^T + b with int8 codes of x and W: a scale for each output, and for each row of x."""
 
-    weight: PackedInt8Weight
+    weight: Int8Product
+    bias: Float[Tensor, " outputs"] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -93,11 +100,11 @@ class Int8Linear:
 
     def describe(self) -> str:
         """For people."""
-        return "8 bits, int8 activations"
+        return self.weight.describe()
 
     def __call__(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
-        rows = quantize_rows_cpu(x.reshape(-1, x.shape[-1]))
-        return matmul_w8a8_cpu(rows, self.weight).view(*x.shape[:-1], self.weight.outputs)
+        product = self.weight(x)
+        return product if self.bias is None else product.add_(self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +140,20 @@ def head_of(stored: Float[Tensor, "vocab hidden"], place: Placement) -> Head:
     """
     kernels, ours = place.kernels, place.kernels.name == "cpu"
     if ours and not kernels.exact and stored.shape[1] % 4 == 0:
-        return Int8Linear(pack_int8_weight(quantize_weight(stored)))
+        return Int8Linear(CpuInt8Product.of(quantize_weight(stored)))
     if ours and stored.dtype in HALVES:
         return HalfLinear(stored.contiguous())
     return FloatLinear(stored)
+
+
+Own = FloatLinear | PackedLinear | Int8Linear
 
 
 @dataclass(frozen=True, slots=True)
 class SummedLinear:
     """The product of a part of the inputs, and those of all other processes added to it."""
 
-    own: FloatLinear | PackedLinear
+    own: Own
     add: Callable[[Tensor], Tensor]
 
     @property
@@ -159,10 +169,10 @@ class SummedLinear:
         return self.add(self.own(x))
 
 
-Linear = FloatLinear | PackedLinear | SummedLinear
+Linear = Own | SummedLinear
 
 
-def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> FloatLinear | PackedLinear:
+def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> Own:
     """One linear whose output rows are those of `parts`, one after the other.
 
     Linears that read the same input become one matrix product. Raises NumericError when a weight
@@ -171,9 +181,11 @@ def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> FloatLi
     """
     bias = _bias(parts, place, name)
     codes = [part.weight for part in parts if isinstance(part.weight, QuantizedWeight)]
-    if len(codes) == len(parts) and _packs(codes, place.kernels):
+    if len(codes) == len(parts) and _stays_in_codes(codes, place):
         stacked = stack_rows(codes).to(place.device)
         check_finite(stacked.scales, f"{name} scales", NOT_FINITE)
+        if place.rounds(stacked.spec, stacked.codes.shape[1]):
+            return Int8Linear(place.kernels.pack_int8(Int8Weight.of(stacked)), bias)
         return PackedLinear(place.kernels.pack(stacked, place.dtype), bias)
     sizes = [_dense_shape(part)[0] for part in parts]
     columns = _dense_shape(parts[0])[1]
@@ -184,9 +196,10 @@ def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> FloatLi
     return FloatLinear(weight, bias)
 
 
-def _packs(codes: Sequence[QuantizedWeight], kernels: Kernels) -> bool:
+def _stays_in_codes(codes: Sequence[QuantizedWeight], place: Placement) -> bool:
     outputs, inputs = sum(len(part.codes) for part in codes), codes[0].codes.shape[1]
-    return kernels.packs(codes[0].spec, outputs, inputs)
+    spec = codes[0].spec
+    return place.rounds(spec, inputs) or place.kernels.packs(spec, outputs, inputs)
 
 
 def _bias(

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mindpress.errors import ConfigError
+from mindpress.formats.activations import Activations
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 from mindpress.formats.ranks import Part, input_slice, outputs_of, take_outputs
 from mindpress.models.description import Architecture, Role
@@ -36,6 +37,10 @@ class Reshaped:
     @property
     def spec(self) -> QuantSpec | None:
         return self.source.spec
+
+    @property
+    def activations(self) -> Activations | None:
+        return self.source.activations
 
     def linears(self, layer: int) -> dict[Role, LinearWeight]:
         whole = self.source.linears(layer)

@@ -4,16 +4,20 @@ What a compiler makes of a kernel for one GPU may be wrong where it was right fo
 of checking at the model's own shapes is cheaper than answers that are silently bad.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from mindpress.engine.decoder import Decoder
-from mindpress.engine.linear import PackedLinear
+from mindpress.engine.linear import FloatLinear, SummedLinear
 from mindpress.engine.paged import LayerPages
 from mindpress.errors import NumericError
 from mindpress.kernels.cache_attention.paged import PagedBatch, Scoring, attend_pages_reference
 from mindpress.kernels.matmul_w4a16.gpu_product import TritonProduct
 from mindpress.kernels.matmul_w4a16.tiles import untile_weight
+from mindpress.kernels.matmul_w8a8.gpu_product import TritonInt8Product
+from mindpress.kernels.matmul_w8a8.products import ReferenceInt8Product
 from mindpress.kernels.paged import PagedOperations
 
 # One of each regime of the product.
@@ -24,21 +28,33 @@ TOLERANCE = 2e-2
 
 @torch.inference_mode()
 def check_products(decoder: Decoder) -> None:
-    """Every shape of 4-bit weight in the model, with few and with many rows.
+    """Every shape of 4-bit and of int8 weight in the model, with few and with many rows.
 
-    NumericError when the kernel is off. Memory: one weight in float32.
+    NumericError when the kernel is off. Memory: one weight in float32, of int8 in float64.
     """
     seen = set()
     for linear in decoder.linears:
-        product = linear.weight if isinstance(linear, PackedLinear) else None
-        if not isinstance(product, TritonProduct) or product.weight.words.shape in seen:
+        own = linear.own if isinstance(linear, SummedLinear) else linear
+        product = None if isinstance(own, FloatLinear) else own.weight
+        if not isinstance(product, TritonProduct | TritonInt8Product):
             continue
-        seen.add(product.weight.words.shape)
-        weight = untile_weight(product.weight).dequantize(torch.float32)
+        size = (product.weight.outputs, product.weight.inputs)
+        if (type(product), size) in seen:
+            continue
+        seen.add((type(product), size))
+        expected = _expected(product)
         for rows in ROWS:
-            x = torch.randn(rows, weight.shape[1], device=weight.device, dtype=decoder.dtype)
-            what = f"the product of {rows} rows with a weight of {tuple(weight.shape)}"
-            _compare(product(x), x.float() @ weight.T, what)
+            x = torch.randn(rows, size[1], device=decoder.device, dtype=decoder.dtype)
+            what = f"the product of {rows} rows with a weight of {size}, {product.describe()}"
+            _compare(product(x), expected(x), what)
+
+
+def _expected(product: TritonProduct | TritonInt8Product) -> Callable[[Tensor], Tensor]:
+    """What it should compute, by plain torch."""
+    if isinstance(product, TritonInt8Product):
+        return ReferenceInt8Product(product.weight)
+    weight = untile_weight(product.weight).dequantize(torch.float32)
+    return lambda x: x.float() @ weight.T
 
 
 @torch.inference_mode()

@@ -16,6 +16,12 @@ from mindpress.kernels.matmul_w4a16.products import (
     Product,
     TorchInt4Product,
 )
+from mindpress.kernels.matmul_w8a8.products import (
+    CpuInt8Product,
+    Int8Product,
+    ReferenceInt8Product,
+)
+from mindpress.kernels.matmul_w8a8.weight import Int8Weight
 from mindpress.kernels.native.library import native
 
 Name = Literal["triton", "cpu", "onnxruntime", "torch-int4", "reference"]
@@ -59,6 +65,20 @@ class Kernels:
         if self.name == "torch-int4":
             return TorchInt4Product(torch_int4.pack_torch_int4(weight))
         return CpuProduct(packed.pack_weight(weight), self.exact)
+
+    def pack_int8(self, weight: Int8Weight) -> Int8Product:
+        """`weight` as it is multiplied with rounded activations: by the reference where the chosen
+        kernel cannot, which the product says of itself.
+        """
+        if self.name == "cpu":
+            return CpuInt8Product.of(weight)
+        if self.name == "triton":
+            from mindpress.kernels.matmul_w8a8.gpu import fits
+            from mindpress.kernels.matmul_w8a8.gpu_product import TritonInt8Product
+
+            if fits(weight.outputs, weight.inputs):
+                return TritonInt8Product(weight)
+        return ReferenceInt8Product(weight)
 
 
 def choose_kernels(wanted: Wanted, device: torch.device, dtype: torch.dtype) -> Kernels:

@@ -59,8 +59,13 @@ def matmul_w8a8(
     return y
 
 
+def fits(outputs: int, inputs: int) -> bool:
+    """Whether the kernel multiplies weights of this size."""
+    return outputs % 8 == 0 and inputs % 32 == 0 and inputs > 0
+
+
 def _check(x: Int8Rows, weight: Int8Weight) -> None:
-    if weight.outputs % 8 != 0 or weight.inputs % 32 != 0 or weight.inputs == 0:
+    if not fits(weight.outputs, weight.inputs):
         raise InputError(
             "the GPU kernel needs outputs that are a multiple of 8 and inputs a multiple of 32, "
             f"not {weight.outputs} and {weight.inputs}"
