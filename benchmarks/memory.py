@@ -29,7 +29,7 @@ from pathlib import Path
 from mindpress.lite.quantize import quantize_model
 from mindpress.lite.recipe import Calibration, Recipe
 calibration = Calibration(dataset="excerpt", samples=16, length=512)
-recipe = Recipe({folder!r}, search_scale={search}, calibration=calibration)
+recipe = Recipe({folder!r}, search_scale={search}, rounding={rounding!r}, calibration=calibration)
 quantize_model(recipe, Path({target!r}), overwrite=True)
 """
 
@@ -41,7 +41,7 @@ def peak(code: str) -> int:
     return int(done.stdout.split()[-1])
 
 
-def measure(scratch: Path, layers: int, search: bool) -> dict[str, Any]:
+def measure(scratch: Path, layers: int, search: bool, rounding: str) -> dict[str, Any]:
     """Peaks above the base process, in bytes, for one depth."""
     folder = scratch / f"llama-{layers}"
     if not folder.exists():
@@ -49,7 +49,8 @@ def measure(scratch: Path, layers: int, search: bool) -> dict[str, Any]:
     base = peak(BASE.format(names=NAMES))
     whole = peak(LOAD.format(folder=str(folder))) - base
     target = str(scratch / "quantized")
-    streamed = peak(QUANTIZE.format(folder=str(folder), target=target, search=search)) - base
+    settings = {"folder": str(folder), "target": target, "search": search, "rounding": rounding}
+    streamed = peak(QUANTIZE.format(**settings)) - base
     return {"layers": layers, "base": base, "whole": whole, "streamed": streamed,
             "ratio": round(streamed / whole, 3)}  # fmt: skip
 
@@ -59,10 +60,13 @@ def main() -> None:
     parser.add_argument("scratch", type=Path)
     parser.add_argument("--layers", type=int, nargs="+", default=[12, 24])
     parser.add_argument("--search", action="store_true", help="with --search-scale")
+    parser.add_argument("--rounding", choices=["nearest", "compensated"], default="compensated")
     args = parser.parse_args()
-    runs = [measure(args.scratch, layers, args.search) for layers in args.layers]
-    name = "memory-search" if args.search else "memory"
-    save(name, "python -m benchmarks.memory SCRATCH" + " --search" * args.search, {"runs": runs})
+    runs = [measure(args.scratch, n, args.search, args.rounding) for n in args.layers]
+    name = "-".join(["memory", *["nearest"] * (args.rounding == "nearest"),
+                     *["search"] * args.search])  # fmt: skip
+    command = f"python -m benchmarks.memory SCRATCH --rounding {args.rounding}"
+    save(name, command + " --search" * args.search, {"runs": runs})
 
 
 if __name__ == "__main__":

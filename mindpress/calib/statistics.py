@@ -15,15 +15,16 @@ class InputStatistics:
 
     `hessian` is X^T X, the sum over tokens of the outer products of the inputs: the output error
     of a weight change D is tr(D hessian D^T) (Frantar et al. 2022, "GPTQ", section 3).
-    Memory: 4 * channels^2 bytes.
+    Memory: 4 * channels^2 bytes; with `pairs` false next to none, and there is no `hessian`.
     """
 
-    def __init__(self, channels: int, device: torch.device) -> None:
+    def __init__(self, channels: int, device: torch.device, *, pairs: bool = True) -> None:
         self.tokens = 0
         self.absmax: Float32[Tensor, " channels"] = torch.zeros(channels, device=device)
         self.abssum: Float32[Tensor, " channels"] = torch.zeros(channels, device=device)
+        width = channels if pairs else 0
         self.hessian: Float32[Tensor, "channels channels"] = torch.zeros(
-            channels, channels, device=device
+            width, width, device=device
         )
 
     def add(self, inputs: Float[Tensor, "... channels"]) -> None:
@@ -33,7 +34,12 @@ class InputStatistics:
         self.tokens += x.shape[0]
         self.absmax = torch.maximum(self.absmax, magnitude.amax(0))
         self.abssum += magnitude.sum(0)
-        self.hessian.addmm_(x.t(), x)
+        if len(self.hessian):
+            self.hessian.addmm_(x.t(), x)
+
+    def forget_pairs(self) -> None:
+        """Let the Hessian go."""
+        self.hessian = self.hessian.new_empty(0, 0)
 
     @property
     def absmean(self) -> Float32[Tensor, " channels"]:
@@ -43,7 +49,8 @@ class InputStatistics:
     @property
     def finite(self) -> bool:
         """Whether every input was a number."""
-        return bool(self.absmax.isfinite().all() and self.abssum.isfinite().all())
+        sums = self.absmax, self.abssum, self.hessian.diagonal()
+        return all(bool(some.isfinite().all()) for some in sums)
 
 
 class PairStatistics:

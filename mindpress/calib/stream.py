@@ -5,7 +5,7 @@ are read from the checkpoint when it is its turn, and what the model passes to i
 rotary positions) is recorded by running its forward once with stubs in their place.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class LiveBlock:
         with ExitStack() as hooks:
             for name in modules:
                 module = self.module.get_submodule(name)
-                hooks.enter_context(module.register_forward_pre_hook(keep))
+                hooks.enter_context(module.register_forward_pre_hook(keep, prepend=True))
             with suppress(_ReachedError):
                 self.run(hidden)
         return found
@@ -78,11 +78,12 @@ class LiveBlock:
         """The same block with weights of its own."""
         return LiveBlock(self.index, deepcopy(self.module), self.stream)
 
-    def restore(self) -> None:
-        """Put the checkpoint's weights back in the place of what was put into the module."""
-        for name, tensor in self.stream.weights(self.index).items():
+    def restore(self, names: Iterable[str]) -> None:
+        """Put the checkpoint's tensors back in the place of what was put into the module."""
+        stored = self.stream.weights(self.index)
+        for name in names:
             kind = {"device": self.stream.device, "dtype": self.stream.dtype}
-            self.module.get_parameter(name).data = tensor.to(**kind, copy=True)
+            self.module.get_parameter(name).data = stored[name].to(**kind, copy=True)
 
 
 class _ReachedError(Exception):

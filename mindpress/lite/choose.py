@@ -5,7 +5,7 @@ its statistics; so a scale or a clip that makes a block worse than plain roundin
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
@@ -35,7 +35,10 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The block that was kept; errors are relative: |difference|^2 / |what the block adds|^2."""
+    """The block that was kept; errors are relative: |difference|^2 / |what the block adds|^2.
+
+    `sites` are of its linears or, where compensation was tried, of the compensated ones.
+    """
 
     result: BlockCodes
     error: float
@@ -46,11 +49,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """A candidate, the scales it used and its error."""
+    """A candidate: how it was made, its error, and its codes unless they were let go."""
 
-    result: BlockCodes
+    method: str
     scales: SiteScales
     error: float
+    result: BlockCodes | None
 
 
 @torch.no_grad()
@@ -67,14 +71,16 @@ def choose(
 
     The better of plain and scaled is then compensated, on `inputs`; without these, and with
     `search`, it is clipped. The live module's weights are replaced. Peak memory: two candidates'
-    codes.
+    codes; with `inputs` one's and what `compensate_block` takes. Statistics may lack second
+    moments that neither `search` nor clipping needs; compensation uses up those there are.
     """
     weights = block.stream.weights(block.index)
     tried: dict[str, float] = {}
+    sites: dict[str, float] | None = None
 
     def measured(result: BlockCodes, scales: SiteScales) -> _Attempt:
-        tried[result.method] = _error(block, result, held)
-        return _Attempt(result, scales, tried[result.method])
+        tried[result.method] = error = _error(block, result, held)
+        return _Attempt(result.method, scales, error, result)
 
     def attempt(method: str, scales: SiteScales, clip: Statistics | None = None) -> _Attempt:
         _release(block.module, task)
@@ -83,11 +89,15 @@ def choose(
     best = attempt(PLAIN, {})
     smoothed = "scaled" if search else "smoothed"
     scales = smoothing_of(weights, seen, task, search=search)
-    best = min(best, attempt(smoothed, scales), key=_error_of)
+    if scales:
+        best = min(best, attempt(smoothed, scales), key=_error_of)
     if inputs:
+        _release(block.module, task)
+        best = replace(best, result=None)  # while memory is needed most
         method = f"{smoothed}, compensated" if best.scales else "compensated"
-        result = compensate_block(weights, task, best.scales, inputs, method)
-        best = min(best, measured(result, best.scales), key=_error_of)
+        found = compensate_block(weights, task, best.scales, inputs, method)
+        best = min(best, measured(found.codes, best.scales), key=_error_of)
+        sites = found.sites
     elif search:
         clipped = "scaled and clipped" if best.scales else "clipped"
         best = min(best, attempt(clipped, best.scales, seen), key=_error_of)
@@ -96,8 +106,10 @@ def choose(
             f"layer {block.index}: its output is NaN or infinite once it is quantized",
             hint="try --dtype bfloat16, or more bits",
         )
-    sites = site_errors(weights, best.result, task, best.scales, seen)
-    return Choice(best.result, best.error, tried[PLAIN], tried, sites)
+    result = best.result or quantize_block(weights, task, best.scales, None, best.method)
+    if sites is None:
+        sites = site_errors(weights, result, task, best.scales, seen)
+    return Choice(result, best.error, tried[PLAIN], tried, sites)
 
 
 def _error_of(attempt: _Attempt) -> float:
@@ -128,4 +140,5 @@ def load_result(block: nn.Module, result: BlockCodes) -> None:
         weight = block.get_submodule(name).get_parameter("weight")
         weight.data = codes.dequantize(torch.float32).to(weight.dtype)
     for name, tensor in result.floats.items():
-        block.get_parameter(name).data.copy_(tensor)
+        parameter = block.get_parameter(name)
+        parameter.data = tensor.to(parameter.device, parameter.dtype, copy=True)

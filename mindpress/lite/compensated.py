@@ -10,26 +10,53 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from mindpress.formats.quantized import QuantizedWeight, QuantSpec
+from mindpress.formats.quantized import QuantizedWeight, QuantSpec, stack_rows
 from mindpress.lite.clipping import search_extent
 from mindpress.lite.columns import visit_columns
-from mindpress.lite.factor import Hessian, InverseFactor, damped, factorize
+from mindpress.lite.factor import Hessian, InverseFactor, factorize
 from mindpress.lite.refine import refine
 from mindpress.lite.rounding import Weight, full_extent, grid, grouped, round_to_nearest
+
+# A band of rows in float32: enough to keep the device busy, little beside the Hessian.
+BAND_BYTES = {"cpu": 2**24, "gpu": 2**28}
 
 
 @dataclass(frozen=True, slots=True)
 class Compensation:
     """`damping` is a share of the mean of diag(X^T X).
 
-    With `by_importance` columns are visited by falling diagonal, else from left to right.
-    `clip` searches the range of every grid first; `sweeps` of refinement follow.
+    `tokens` is over how many that was summed, if known: where they are fewer than the inputs,
+    damping is raised in the same proportion. With `by_importance` columns are visited by falling
+    diagonal, else from left to right. `clip` searches the range of every grid first; `sweeps` of
+    refinement follow.
     """
 
     damping: float = 0.01
     by_importance: bool = True
     clip: bool = False
     sweeps: int = 0
+    tokens: int | None = None
+
+    def damping_of(self, inputs: int) -> float:
+        """The damping of a layer of so many inputs."""
+        return self.damping * (1.0 if self.tokens is None else max(1.0, inputs / self.tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class DampedHessian:
+    """X^T X with `added` on its diagonal, and the factor of its inverse."""
+
+    hessian: Hessian
+    added: float
+    factor: InverseFactor
+
+
+def damp(hessian: Hessian, factor: InverseFactor) -> DampedHessian:
+    """Add the factor's damping to the Hessian, in place."""
+    diagonal = hessian.diagonal()
+    added = factor.damping * float(diagonal.mean())
+    diagonal.add_(added)
+    return DampedHessian(hessian, added, factor)
 
 
 @torch.no_grad()
@@ -40,37 +67,55 @@ def compensated(
 
     No row is worse than rounded to nearest, and with a diagonal Hessian nothing else comes out.
     Raises ConfigError when groups do not fill the rows, NumericError when the Hessian is NaN or
-    infinite. Peak memory: the weight in float32 five times, and what `factorize` takes.
+    infinite. Peak memory: the codes, two matrices of the Hessian's size, and what `compensate`
+    takes.
     """
     options = options or Compensation()
-    factor = factorize(hessian, options.damping, by_importance=options.by_importance)
-    return compensate(weight, hessian, factor, spec, options)
+    damping = options.damping_of(len(hessian))
+    factor = factorize(hessian, damping, by_importance=options.by_importance)
+    return compensate(weight, damp(hessian.clone(), factor), spec, options)
 
 
 @torch.no_grad()
 def compensate(
-    weight: Weight,
-    hessian: Hessian,
-    factor: InverseFactor,
-    spec: QuantSpec,
-    options: Compensation,
+    weight: Weight, damped: DampedHessian, spec: QuantSpec, options: Compensation
 ) -> QuantizedWeight:
-    """`compensated` with the factor at hand."""
-    groups = grouped(weight, spec)
-    whole = groups.flatten(-2)
-    extent = full_extent(groups)
+    """`compensated` with the factor at hand.
+
+    Rows do not touch one another, so they are done in bands. Peak memory beside the codes: a band
+    in float32 six times.
+    """
+    grouped(weight[:1], spec)  # refuses groups that do not fill a row
+    bands = weight.split(_rows_at_once(weight))
+    return stack_rows([_compensate_band(band.float(), damped, spec, options) for band in bands])
+
+
+def _rows_at_once(weight: Weight) -> int:
+    size = BAND_BYTES["cpu" if weight.device.type == "cpu" else "gpu"]
+    return max(1, min(len(weight), size // (4 * weight.shape[1])))
+
+
+def _compensate_band(
+    weight: Weight, damped: DampedHessian, spec: QuantSpec, options: Compensation
+) -> QuantizedWeight:
+    extent = full_extent(grouped(weight, spec))
     if options.clip:
-        extent = search_extent(whole, importance(factor, groups.shape[2]), spec)
+        cost = importance(damped.factor, spec.group_of(weight.shape[1]))
+        extent = search_extent(weight, cost, spec)
     scales, zeros = grid(extent, spec)
     found = QuantizedWeight(
-        codes=visit_columns(whole, factor, scales, zeros, spec),
+        codes=visit_columns(weight, damped.factor, scales, zeros, spec),
         scales=scales.to(torch.float16),
         zeros=zeros.to(torch.uint8),
         spec=spec,
     )
-    if options.sweeps:
-        found = refine(whole, found, damped(hessian, factor.damping), options.sweeps)
-    return _better_rows(whole, hessian, found, round_to_nearest(whole, spec))
+    found = refine(weight, found, damped.hessian, options.sweeps)
+    plain = round_to_nearest(weight, spec)
+    worse = _row_errors(weight, damped, found) > _row_errors(weight, damped, plain)
+    rows = worse.nonzero().flatten()
+    for part in ("codes", "scales", "zeros"):
+        getattr(found, part)[rows] = getattr(plain, part)[rows]
+    return found
 
 
 def importance(factor: InverseFactor, size: int) -> Float32[Tensor, "groups size"]:
@@ -82,19 +127,9 @@ def importance(factor: InverseFactor, size: int) -> Float32[Tensor, "groups size
     return cost.view(-1, size)
 
 
-def _better_rows(
-    weight: Weight, hessian: Hessian, found: QuantizedWeight, plain: QuantizedWeight
-) -> QuantizedWeight:
-    """`found`, but a row where `plain` disturbs the output less is plain."""
-    worse = _row_errors(weight, hessian, found) > _row_errors(weight, hessian, plain)
-    rows = worse.nonzero().flatten()
-    for part in ("codes", "scales", "zeros"):
-        getattr(found, part)[rows] = getattr(plain, part)[rows]
-    return found
-
-
 def _row_errors(
-    weight: Weight, hessian: Hessian, codes: QuantizedWeight
+    weight: Weight, damped: DampedHessian, codes: QuantizedWeight
 ) -> Float[Tensor, " outputs"]:
+    """Without the damping."""
     change = codes.dequantize(torch.float32).sub_(weight)
-    return (change @ hessian).mul_(change).sum(-1)
+    return (change @ damped.hessian).sub_(change, alpha=damped.added).mul_(change).sum(-1)

@@ -1,11 +1,14 @@
 """What the linears of a block are fed while it is being quantized, from site to site."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor
 
+from mindpress.calib.lent import Lender, as_they_are, lent
 from mindpress.calib.statistics import PairStatistics
 from mindpress.calib.stream import LiveBlock
 from mindpress.errors import NumericError
@@ -21,15 +24,17 @@ Hidden = Float[Tensor, "samples tokens hidden"]
 class SiteInputs(Protocol):
     """Where the moments of each site come from. Sites are asked for in the order data passes."""
 
-    def begin(self) -> None:
-        """A block is about to be quantized from its first site on."""
+    def begun(self) -> AbstractContextManager[None]:
+        """While inside, a block is quantized from its first site on."""
         ...
 
     def at(self, site: Site) -> Moments:
-        """The moments of the inputs of a site, with what was replaced so far."""
+        """The moments of the inputs of a site, with what was replaced so far. The caller may
+        change them: a site is asked for once.
+        """
         ...
 
-    def replace(self, linear: str, weight: Float32[Tensor, "outputs inputs"]) -> None:
+    def replace(self, linear: str, weight: Lender) -> None:
         """From now on `linear` computes with this weight."""
         ...
 
@@ -40,14 +45,15 @@ class OriginalInputs:
 
     seen: Statistics
 
-    def begin(self) -> None:
+    def begun(self) -> AbstractContextManager[None]:
         """Nothing to do."""
+        return nullcontext()
 
     def at(self, site: Site) -> Moments:
         """What was observed."""
         return Moments(self.seen[site.name].hessian)
 
-    def replace(self, linear: str, weight: Float32[Tensor, "outputs inputs"]) -> None:
+    def replace(self, linear: str, weight: Lender) -> None:
         """Nothing changes."""
 
 
@@ -55,24 +61,38 @@ class OriginalInputs:
 class FollowedInputs:
     """The inputs as the quantized blocks and linears before a site make them.
 
-    `follower` holds the weights quantized so far and is fed `hidden`; `original` is fed
-    `aims`, the hidden states that the original model has there (both None: nothing to aim at).
+    `follower` computes with the weights quantized so far, else with those `stored`, and is fed
+    `hidden`; `original` is fed `aims`, the hidden states that the original model has there (both
+    None: nothing to aim at). Other tensors of the follower than weights of linears are put back,
+    and the second moments in `seen` are let go, when a block is begun.
     """
 
     follower: LiveBlock
+    stored: Mapping[str, Tensor]
     hidden: Hidden
     original: LiveBlock | None
     aims: Hidden | None
     batch_size: int
+    seen: Statistics = field(default_factory=dict)
+    _lenders: dict[str, Lender] = field(default_factory=dict)
 
-    def begin(self) -> None:
+    @contextmanager
+    def begun(self) -> Iterator[None]:
         """The follower starts as the original."""
-        self.follower.restore()
+        self._lenders.update(as_they_are(self.stored))
+        weights = {f"{name}.weight" for name in self.stored}
+        tensors = {name for name, _ in self.follower.module.named_parameters()}
+        self.follower.restore(tensors - weights)
+        for statistics in self.seen.values():
+            statistics.forget_pairs()
+        with lent(self.follower, self._lenders):
+            yield
+        self._lenders.clear()
 
     def at(self, site: Site) -> Moments:
         """Run both blocks up to the site, over all samples; NumericError for NaN or infinity."""
         name, device = site.linears[0].name, self.follower.stream.device
-        width = self.follower.module.get_submodule(name).get_parameter("weight").shape[1]
+        width = self.stored[name].shape[1]
         modules = (site.residual, name) if site.residual else (name,)
         gaps = self.hidden.shape[2] if len(modules) > 1 and self.original else 0
         found = PairStatistics(width, device, gaps)
@@ -94,7 +114,6 @@ class FollowedInputs:
             return Moments(found.hessian)
         return Moments(found.hessian, found.drift, found.gap if gaps else None)
 
-    def replace(self, linear: str, weight: Float32[Tensor, "outputs inputs"]) -> None:
+    def replace(self, linear: str, weight: Lender) -> None:
         """The follower computes with this weight."""
-        parameter = self.follower.module.get_submodule(linear).get_parameter("weight")
-        parameter.data = weight.to(parameter.device, self.follower.stream.dtype)
+        self._lenders[linear] = weight

@@ -24,11 +24,12 @@ class Moments:
 
 
 @torch.no_grad()
-def scaled(moments: Moments, columns: Float32[Tensor, " channels"] | None) -> Moments:
-    """The moments of inputs that are divided by `columns`."""
-    if columns is None:
-        return moments
-    outer = columns.unsqueeze(1) * columns
-    drift = None if moments.drift is None else moments.drift / outer
-    gap = None if moments.gap is None else moments.gap / columns
-    return Moments(moments.hessian / outer, drift, gap)
+def scale(moments: Moments, columns: Float32[Tensor, " channels"] | None) -> Moments:
+    """Make them, in place, those of inputs that are divided by `columns`; the same ones again."""
+    if columns is not None:
+        moments.hessian.div_(columns).div_(columns.unsqueeze(1))
+        if moments.drift is not None:
+            moments.drift.div_(columns).div_(columns.unsqueeze(1))
+        if moments.gap is not None:
+            moments.gap.div_(columns)
+    return moments

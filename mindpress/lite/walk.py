@@ -1,16 +1,16 @@
 """A block's turn: watch it, quantize it, and carry the hidden states on to the next."""
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from mindpress.calib.capture import capture_inputs
+from mindpress.calib.lent import as_they_are, empty_weights, lent, stored_weights
 from mindpress.calib.statistics import InputStatistics
 from mindpress.calib.stream import LiveBlock
 from mindpress.errors import ConfigError, NumericError
-from mindpress.formats.finite import is_finite
 from mindpress.lite.choose import Choice, HeldOut, choose, load_result
-from mindpress.lite.follow import FollowedInputs, OriginalInputs
+from mindpress.lite.follow import FollowedInputs, OriginalInputs, SiteInputs
 from mindpress.lite.hidden_states import HiddenStates
 from mindpress.lite.sites import sites_of
 from mindpress.lite.task import BlockTask
@@ -40,6 +40,8 @@ class Walk:
     def quantize(self, block: LiveBlock) -> Choice:
         """The block as codes; the hidden states are those behind it."""
         original, followed = self.states.original, self.states.followed
+        if followed is not None and original is not None:
+            return self._quantize_beside(block, followed, original)
         if followed is not None:
             return self._quantize_following(block, followed)
         if original is not None:
@@ -53,43 +55,75 @@ class Walk:
         held = HeldOut(inputs, self._outputs(block, inputs))
         late.copy_(held.outputs)
         give_back()
-        rounding = OriginalInputs(seen) if self.task.compensation else None
-        return choose(block, self.task, seen, held, search=self.search, inputs=rounding)
+        return self._choose(
+            block, seen, held, OriginalInputs(seen) if self.task.compensation else None
+        )
 
     def _quantize_following(self, block: LiveBlock, followed: Hidden) -> Choice:
-        """Without an original path the block aims at its own output; with one a copy of it is
-        quantized, so that the original can be run beside it.
+        """The block's own output on these inputs is the aim."""
+        stored = self._stored(block)
+        with lent(block, as_they_are(stored)):
+            seen, held = self._observe(block, followed, followed)
+        early = self._parted(followed)[0]
+        inputs = FollowedInputs(block, stored, early, None, None, self.batch_size, seen)
+        choice = self._choose(block, seen, held, inputs)
+        load_result(block.module, choice.result)
+        self._advance(block, followed)
+        return choice
+
+    def _quantize_beside(self, block: LiveBlock, followed: Hidden, original: Hidden) -> Choice:
+        """The original model's hidden states behind the block are the aim. A copy of the block is
+        quantized, so that the original can be run beside it; its weights are in memory as they are
+        stored, and only those that compute in the type of computation.
         """
-        original = self.states.original
-        aims = followed if original is None else original
-        early, late = self._parted(aims)
-        seen = self._watch(block, early, keep=False)
-        outputs = self._outputs(block, late)
-        held = HeldOut(self._parted(followed)[1], outputs)
-        give_back()
-        follower = block if original is None else block.copy()
-        inputs = FollowedInputs(
-            follower,
-            self._parted(followed)[0],
-            None if original is None else block,
-            None if original is None else early,
-            self.batch_size,
-        )
-        choice = choose(follower, self.task, seen, held, search=self.search, inputs=inputs)
-        if original is not None:
+        stored = self._stored(block)
+        follower = block.copy()
+        early, aims = self._parted(followed)[0], self._parted(original)[0]
+        with lent(block, as_they_are(stored)):
+            seen, held = self._observe(block, original, followed)
+            inputs = FollowedInputs(follower, stored, early, block, aims, self.batch_size, seen)
+            choice = self._choose(follower, seen, held, inputs)
             self._advance(block, original)
         load_result(follower.module, choice.result)
         self._advance(follower, followed)
         return choice
 
-    def _watch(self, block: LiveBlock, hidden: Hidden, *, keep: bool) -> dict[str, InputStatistics]:
-        """Run the block and record what its linears are fed; its output goes to `hidden` when it
-        is to be kept. NumericError when something is NaN or infinite.
+    def _stored(self, block: LiveBlock) -> dict[str, Tensor]:
+        """The weights of the block's linears as they are stored; the block loses its own."""
+        names = [linear.name for linear in self.task.block.linears]
+        empty_weights(block, names)
+        return stored_weights(block, names)
+
+    def _observe(
+        self, block: LiveBlock, hidden: Hidden, followed: Hidden
+    ) -> tuple[dict[str, InputStatistics], HeldOut]:
+        """What the original block is fed, and what it makes of the samples held out."""
+        early, late = self._parted(hidden)
+        seen = self._watch(block, early, keep=False, pairs=self.search)
+        held = HeldOut(self._parted(followed)[1], self._outputs(block, late))
+        give_back()
+        return seen, held
+
+    def _choose(
+        self,
+        block: LiveBlock,
+        seen: dict[str, InputStatistics],
+        held: HeldOut,
+        inputs: SiteInputs | None,
+    ) -> Choice:
+        return choose(block, self.task, seen, held, search=self.search, inputs=inputs)
+
+    def _watch(
+        self, block: LiveBlock, hidden: Hidden, *, keep: bool, pairs: bool = True
+    ) -> dict[str, InputStatistics]:
+        """Run the block and record what its linears are fed, second moments only with `pairs`; its
+        output goes to `hidden` when it is to be kept. NumericError when something is NaN or
+        infinite.
         """
         seen, watched = {}, {}
         for site in sites_of(self.task.block):
             channels = self.task.shape.columns[site.linears[0].roles[0]]
-            seen[site.name] = InputStatistics(channels, self.task.device)
+            seen[site.name] = InputStatistics(channels, self.task.device, pairs=pairs)
             watched[site.linears[0].name] = seen[site.name]
         with capture_inputs(block.module, watched):
             for batch in hidden.split(self.batch_size):
@@ -97,7 +131,7 @@ class Walk:
                 if keep:
                     batch.copy_(found)
         for name, statistics in seen.items():
-            if not (statistics.finite and is_finite(statistics.hessian.diagonal())):
+            if not statistics.finite:
                 raise NumericError(
                     f"layer {block.index}, {name}: activations are NaN or infinite",
                     hint="the model overflows; try --device cpu, which computes in 32 bits",
@@ -125,6 +159,12 @@ class Walk:
         samples = len(hidden)
         count = held_out_samples(samples, hidden.shape[1])
         return (hidden if count == samples else hidden[: samples - count]), hidden[-count:]
+
+
+def observed_tokens(tokens: Int[Tensor, "samples tokens"]) -> int:
+    """How many of the calibration tokens are in the statistics."""
+    samples, length = tokens.shape
+    return (samples - held_out_samples(samples, length)) * length or length
 
 
 def held_out_samples(samples: int, length: int) -> int:

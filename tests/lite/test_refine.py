@@ -2,11 +2,19 @@ import pytest
 import torch
 
 from mindpress.formats.quantized import QuantSpec
-from mindpress.lite.refine import descend, refine, refit_scales
+from mindpress.lite.refine import descend, refine, refit_scales, slope_of
 from mindpress.lite.rounding import round_to_nearest
 from tests.lite.test_compensated import error, layer
 
 SPEC = QuantSpec(4, 32)
+
+
+def descended(weight, start, hessian):
+    return descend(start, hessian, slope_of(weight, start, hessian))
+
+
+def refitted(weight, start, hessian):
+    return refit_scales(start, hessian, slope_of(weight, start, hessian))
 
 
 @pytest.fixture
@@ -30,14 +38,14 @@ def test_a_sweep_is_that_of_the_definition(case):
         change = (every - zeros) * scales - weight.double()
         cost = ((change @ hessian) * change).sum(-1)
         codes[:, column] = values[cost.argmin(0)]
-    found = descend(weight, start, x.t() @ x)
+    found = descended(weight, start, x.t() @ x)
     assert (found.codes == codes).float().mean() > 0.98  # float32 may tip a tie
     assert (found.codes != start.codes).float().mean() > 0.1
 
 
 def test_refitted_scales_are_least_squares_of_the_outputs(case):
     weight, x, start = case
-    found = refit_scales(weight, start, x.t() @ x)
+    found = refitted(weight, start, x.t() @ x)
     steps = (start.codes.double() - start.zeros.double().repeat_interleave(32, dim=1)).view(
         21, 3, 32
     )
@@ -47,7 +55,7 @@ def test_refitted_scales_are_least_squares_of_the_outputs(case):
         torch.testing.assert_close(found.scales[row].double(), best, rtol=5e-3, atol=0)
 
 
-@pytest.mark.parametrize("step", [descend, refit_scales, lambda *given: refine(*given, 3)])
+@pytest.mark.parametrize("step", [descended, refitted, lambda *given: refine(*given, 3)])
 def test_no_row_gets_worse(case, step):
     weight, x, start = case
     before, after = (error(weight, q, x) for q in (start, step(weight, start, x.t() @ x)))
