@@ -40,6 +40,10 @@ class RandomSource:
     device: torch.device
 
     @property
+    def activations(self) -> None:
+        """Nothing that linears read is rounded."""
+
+    @property
     def architecture(self) -> Architecture:
         return LLAMA
 

@@ -38,7 +38,7 @@ WhatArg = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Folder of a 16-bit or AWQ model, or its id on the Hub; or the word kv.",
+        help="Folder of a model, in floats or codes, or its id on the Hub; or the word kv.",
     ),
 ]
 PathArg = Annotated[

@@ -16,7 +16,7 @@ from mindpress.cli.failures import explained
 from mindpress.errors import MindpressError
 
 INTERRUPTED = 130
-RESUMED = {"auto-awq", "calibrate"}
+RESUMED = {"auto-awq", "auto-gptq", "smooth-quant", "calibrate"}
 RESUME = "run the same command to go on where it stopped"
 
 app = typer.Typer(

@@ -31,7 +31,9 @@ from mindpress.report.numbers import duration, size
 
 SourceArg = Annotated[
     str,
-    typer.Argument(metavar="SOURCE", help="Folder of a 16-bit or AWQ model, or its id on the Hub."),
+    typer.Argument(
+        metavar="SOURCE", help="Folder of a model, in floats or 4-bit codes, or its id on the Hub."
+    ),
 ]
 PathArg = Annotated[
     str | None,
@@ -47,7 +49,8 @@ NameOpt = Annotated[
     typer.Option("--model-name", help="Chat template of LMDeploy, for example llama2."),
 ]
 FormatOpt = Annotated[
-    Literal["auto", "hf", "awq"], typer.Option("--model-format", help="Format of SOURCE.")
+    Literal["auto", "hf", "awq", "gptq", "compressed-tensors"],
+    typer.Option("--model-format", help="Format of SOURCE; auto sees it."),
 ]
 TpOpt = Annotated[int, typer.Option("--tp", help="GPUs that share the model: 1, 2, 4 or 8.")]
 GroupOpt = Annotated[

@@ -57,8 +57,8 @@ def check_codes(folder: ModelFolder) -> None:
         return
     if spec.bits != BITS:
         raise InputError(
-            f"{folder.folder}: {spec.bits}-bit codes; a workspace holds 4-bit ones",
-            hint="quantize with --w-bits 4",
+            f"{folder.folder}: {spec.bits}-bit codes; TurboMind holds 4-bit ones",
+            hint=f"quantize with --w-bits 4, or leave it as it is: {ELSEWHERE}",
         )
     if spec.group_size == WHOLE_ROW:
         raise InputError(

@@ -28,6 +28,7 @@ from mindpress.formats.turbomind_dialects import V0_2, V0_3, V0_5, Dialect
 from mindpress.formats.turbomind_files import weight_files
 from mindpress.formats.turbomind_policy import policy_of
 from mindpress.sources.folder import ModelFolder, open_folder
+from mindpress.sources.opening import format_of
 
 # LMDeploy up to 0.5 refuses a name that is none of its templates; this one adds no prompt.
 NO_TEMPLATE = "base"
@@ -135,7 +136,7 @@ def _open(settings: Conversion) -> ModelFolder:
     if (folder / "triton_models").is_dir():
         raise InputError(
             f"{folder}: is a TurboMind workspace already",
-            hint="convert the Hugging Face or AWQ folder it was made from",
+            hint="convert the model folder it was made from",
         )
     opened = open_folder(folder)
     check_tokenizer_files(folder)
@@ -144,11 +145,11 @@ def _open(settings: Conversion) -> ModelFolder:
 
 def _check_format(folder: ModelFolder, settings: Conversion) -> None:
     """Refuse flags that describe another folder."""
-    found = "awq" if folder.spec else "hf"
+    found = format_of(folder)
     if settings.model_format not in ("auto", found):
         raise ConfigError(
             f"--model-format {settings.model_format}: {folder.folder} holds"
-            f" {'AWQ codes' if folder.spec else 'floats'}",
+            f" {folder.layout.label if folder.layout else 'floats'}",
             hint=f"use --model-format {found}, or leave it out",
         )
     group = folder.spec.group_size if folder.spec else 0

@@ -6,7 +6,7 @@ from typing import Literal
 
 from mindpress.formats.cache_spec import CacheSpec
 
-ModelFormat = Literal["auto", "hf", "awq"]
+ModelFormat = Literal["auto", "hf", "awq", "gptq", "compressed-tensors"]
 Dtype = Literal["auto", "float16", "bfloat16"]
 VERSIONS = ("auto", "0.2", "0.3", "0.5", "0.6")
 TENSOR_PARALLEL = (1, 2, 4, 8)

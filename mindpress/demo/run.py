@@ -69,7 +69,7 @@ def run_demo(
     check_target(workspace, "workspace", overwrite=overwrite)
     check_target(validation, "validation", overwrite=overwrite)
     calibration = Calibration(DATASET, SAMPLES, LENGTH)
-    recipe = Recipe(str(MODEL), search_scale=True, calibration=calibration)
+    recipe = Recipe(str(MODEL), calibration=calibration)
     conversion = Conversion(str(quantized), workspace, model_name="base", overwrite=overwrite)
     check = Validation(
         str(workspace),

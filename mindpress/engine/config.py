@@ -11,7 +11,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
 QuantPolicy = Literal[0, 4, 8]
 KernelName = Literal["auto", "triton", "cpu", "cpu-int8", "reference"]
-ModelFormat = Literal["hf", "awq", "turbomind"]
+ModelFormat = Literal["hf", "awq", "gptq", "compressed-tensors", "turbomind"]
 # More than this many no machine has; the system refuses some tens of thousands by a crash.
 MOST_THREADS = 1024
 POLICIES: tuple[QuantPolicy, ...] = (0, 4, 8)

@@ -17,8 +17,9 @@ from mindpress.engine.layer import Layer, Outer, Weights
 from mindpress.engine.linear import (
     NOT_FINITE,
     FloatLinear,
+    Int8Linear,
     Linear,
-    PackedLinear,
+    Own,
     Placement,
     SummedLinear,
     head_of,
@@ -36,8 +37,8 @@ from mindpress.memory import available_bytes
 from mindpress.models.description import Role
 from mindpress.models.shape import ModelShape
 from mindpress.models.tensors import all_tensors
+from mindpress.sources.opening import format_of
 from mindpress.sources.source import ModelSource
-from mindpress.sources.workspace import Workspace
 
 # Groups of more inputs are kept as several of this many.
 LARGEST_GROUP = 128
@@ -74,7 +75,7 @@ def load_decoder(
     kernels = choose_kernels(config.kernels, device, dtype)
     glue = glue_of(kernels, source.shape.activation)
     rotary = Rotary(source.shape, device, dtype)
-    place = Placement(device, dtype, kernels, add)
+    place = Placement(device, dtype, kernels, add, source.activations)
     check_memory(source, place)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -85,12 +86,11 @@ def load_decoder(
 
 def check_format(source: ModelSource, wanted: ModelFormat | None) -> None:
     """ConfigError when the model is in another format than was asked for."""
-    found = "hf" if source.spec is None else "awq"
-    if isinstance(source, Workspace):
-        found = "turbomind"
+    found = format_of(source)
     if wanted not in (None, found):
         raise ConfigError(
-            f"--model-format {wanted}: the model is in the format {found}", hint="leave it out"
+            f"--model-format {wanted}: the model is in the format {found}",
+            hint=f"use --model-format {found}, or leave it out",
         )
 
 
@@ -127,7 +127,7 @@ def _smaller(source: ModelSource, dtype: torch.dtype) -> str | None:
 
 
 def _saved(source: ModelSource, place: Placement) -> int:
-    """Bytes that weights kept in 4 bits take less than in the type they compute in."""
+    """Bytes that weights kept in codes take less than in the type they compute in."""
     spec, shape = source.spec, source.shape
     saved = _saved_outside(source, place)
     if spec is None:
@@ -135,9 +135,12 @@ def _saved(source: ModelSource, place: Placement) -> int:
     saved = float(saved)
     for role, outputs in shape.rows.items():
         inputs = shape.columns[role]
-        if place.kernels.packs(spec, outputs, inputs):
-            packed = 0.5 + 5 / min(spec.group_of(inputs), LARGEST_GROUP)
-            saved += shape.layers * outputs * inputs * (place.dtype.itemsize - packed)
+        kept = place.dtype.itemsize
+        if place.rounds(spec, inputs):
+            kept = 1 + 4 / inputs
+        elif place.kernels.packs(spec, outputs, inputs):
+            kept = 0.5 + 5 / min(spec.group_of(inputs), LARGEST_GROUP)
+        saved += shape.layers * outputs * inputs * (place.dtype.itemsize - kept)
     return int(saved)
 
 
@@ -179,7 +182,7 @@ class _Loading:
         source, shape = self._source, self._source.shape
         linears, norms = source.linears(index), source.norms(index)
 
-        def stacked(*roles: Role) -> FloatLinear | PackedLinear:
+        def stacked(*roles: Role) -> Own:
             name = f"layer {index}: {', '.join(roles)}"
             parts = [linears[role] for role in roles]
             return stack(parts, self._place, name)
@@ -200,7 +203,7 @@ class _Loading:
             window=shape.windows[index] if shape.windows else None,
         )
 
-    def _summed(self, linear: FloatLinear | PackedLinear) -> Linear:
+    def _summed(self, linear: Own) -> Linear:
         add = self._place.add
         return linear if add is None else SummedLinear(linear, add)
 
@@ -238,9 +241,18 @@ def _tell_dense(layers: list[Layer], place: Placement, listener: Listener) -> No
         for layer in layers
         for linear in (layer.query_key_value, layer.attention_output, layer.gate_up, layer.down)
     ]
-    dense = sum(isinstance(linear, FloatLinear) for linear in linears)
+    own = [linear.own if isinstance(linear, SummedLinear) else linear for linear in linears]
+    dense = sum(isinstance(linear, FloatLinear) for linear in own)
+    rounding = sum(isinstance(linear, Int8Linear) for linear in own)
+    if place.activations and rounding < len(linears):
+        which = "those whose weights all have symmetric codes of 8 bits, a scale for each output"
+        listener(
+            Note(f"{rounding} of {len(linears)} linears read activations rounded to int8: {which}")
+        )
     why = place.kernels.reason
-    if place.kernels.name != "reference":
+    if rounding:
+        why = "some of their weights are floats in the model"
+    elif place.kernels.name != "reference":
         why = "the kernel takes 4 bits in groups of a multiple of 32, the weights have other ones"
     if dense:
         listener(Note(f"{dense} of {len(linears)} linears are floats in memory: {why}"))

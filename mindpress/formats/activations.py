@@ -9,6 +9,14 @@ from typing import Any, Literal
 from mindpress.errors import InputError
 
 Activations = Literal["per token"]
+PER_TOKEN = {
+    "num_bits": 8,
+    "type": "int",
+    "symmetric": True,
+    "strategy": "token",
+    "dynamic": True,
+    "actorder": None,
+}
 
 
 def read_activations(config: Mapping[str, Any]) -> Activations | None:

@@ -7,12 +7,14 @@ Source: AutoAWQ 0.2.9, awq/modules/linear/gemm.py and awq/utils/packing_utils.py
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
-from mindpress.errors import ConfigError, InputError
+from mindpress.errors import InputError
+from mindpress.formats.layout import WORDS, LeftOut, Part
 from mindpress.formats.packing import (
     AWQ_ORDER,
     AWQ_ORDER_8BIT,
@@ -24,17 +26,65 @@ from mindpress.formats.quantized import WHOLE_ROW, QuantizedWeight, QuantSpec
 
 ORDERS = {4: AWQ_ORDER, 8: AWQ_ORDER_8BIT}
 SUFFIXES = ("qweight", "qzeros", "scales")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 COMMON_BITS = 4
+LMDEPLOY_GROUP = 128
 
 
-def check_bits(bits: int) -> None:
-    """Refuse a width that this layout cannot hold."""
-    if bits not in ORDERS:
-        raise ConfigError(
-            f"--w-bits {bits}: the AWQ gemm format holds 4-bit codes"
-            " (and 8-bit ones, which only vLLM reads)",
-            hint="use --w-bits 4",
-        )
+@dataclass(frozen=True, slots=True)
+class AwqLayout:
+    """The layout of one folder."""
+
+    spec: QuantSpec
+    method: str = "awq"
+    label: str = "AWQ gemm"
+    index: str | None = None
+    written: tuple[str, ...] = SUFFIXES
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Programs that read such a folder."""
+        if self.spec.bits != COMMON_BITS:
+            return ("vLLM",)
+        lmdeploy = ("LMDeploy",) if self.spec.group_size == LMDEPLOY_GROUP else ()
+        return ("vLLM", *lmdeploy, "transformers (with its AWQ kernels installed)")
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Which usual ones do not."""
+        if self.spec.bits != COMMON_BITS:
+            return (f"{self.spec.bits}-bit AWQ folders are read by vLLM, not by LMDeploy",)
+        if self.spec.group_size != LMDEPLOY_GROUP:
+            return (f"LMDeploy reads groups of {LMDEPLOY_GROUP} only; vLLM reads this one too",)
+        return ()
+
+    def holds(self, outputs: int, inputs: int) -> bool:
+        """Whether groups and words are whole."""
+        return holds(outputs, inputs, self.spec)
+
+    def parts(self, outputs: int, inputs: int) -> dict[str, Part]:
+        """The tensors of a linear."""
+        shapes = packed_shapes(outputs, inputs, self.spec)
+        return {
+            part: Part(shape, FLOATS if part == "scales" else WORDS)
+            for part, shape in shapes.items()
+        }
+
+    def skips(self, name: str) -> bool | None:  # noqa: ARG002 - as every layout
+        """`modules_to_not_convert` holds pieces of names, read by every tool in its own way."""
+        return None
+
+    def quantization_config(self, left: LeftOut) -> dict[str, Any]:
+        """`quantization_config` of config.json; the head is never converted by its readers."""
+        return quantization_config(self.spec, (*left.linears, *left.others))
+
+    def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
+        """The tensors of a linear."""
+        return pack(weight)
+
+    def unpack(self, tensors: Mapping[str, Tensor], inputs: int) -> QuantizedWeight:  # noqa: ARG002
+        """The weight in these parts."""
+        return unpack(tensors, self.spec)
 
 
 def holds(outputs: int, inputs: int, spec: QuantSpec) -> bool:

@@ -6,7 +6,10 @@ when codes are symmetric; `weight_shape` int64 [2]. int-quantized (W8A8): `weigh
 and `weight_scale` [out, 1]; the rounding of activations that goes with it is not a part of the
 weights. Codes and zeros are signed in the library, and stored plus 2^(bits-1) when packed.
 
-Source: compressed-tensors 0.12, compressors/pack_quantized and compressors/naive_quantized.
+Codes of 3 bits cross their words since version 0.18, and with them every width is one stream;
+before, a word held ten and two bits of nothing. vLLM reads 2 and 3 bits only as 0.18 packs them.
+Source: compressed-tensors 0.12 and 0.20, compressors/pack_quantized and naive_quantized; vLLM,
+compressed_tensors_wNa16.py (which widths are read).
 """
 
 import re
@@ -18,15 +21,19 @@ import torch
 from torch import Tensor
 
 from mindpress.errors import InputError
+from mindpress.formats.activations import PER_TOKEN, Activations, read_activations
 from mindpress.formats.bit_stream import pack_stream, stream_words, unpack_stream
 from mindpress.formats.config_fields import flag, group_size, one_of
-from mindpress.formats.layout import WORDS, Part
+from mindpress.formats.layout import WORDS, LeftOut, Part
 from mindpress.formats.quantized import WHOLE_ROW, QuantizedWeight, QuantSpec
 
 Kind = Literal["pack-quantized", "int-quantized"]
 
-WIDTHS: dict[Kind, tuple[int, ...]] = {"pack-quantized": (4, 8), "int-quantized": (8,)}
+WIDTHS: dict[Kind, tuple[int, ...]] = {"pack-quantized": (2, 3, 4, 8), "int-quantized": (8,)}
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+WIDE_FIRST = (torch.float32, torch.float16, torch.bfloat16)
+# vLLM reads zero points of these.
+WITH_ZEROS = (4, 8)
 REGEX = "re:"
 WHERE = "config.json: quantization_config"
 
@@ -35,23 +42,55 @@ WHERE = "config.json: quantization_config"
 class CompressedLayout:
     """The layout of one folder. `ignored` are modules left in floats, by name or `re:` pattern.
 
-    `everywhere`: every linear that is not ignored must be quantized.
+    `everywhere`: every linear that is not ignored must be quantized. `activations` says how what
+    they read is rounded.
     """
 
     spec: QuantSpec
     kind: Kind = "pack-quantized"
     ignored: tuple[str, ...] = ()
     everywhere: bool = True
+    activations: Activations | None = None
+    method: str = "compressed-tensors"
 
     @property
     def label(self) -> str:
         """For people."""
-        return f"compressed-tensors {self.kind}"
+        rounded = ", int8 activations" if self.activations else ""
+        return f"compressed-tensors {self.kind}{rounded}"
 
     @property
     def index(self) -> str | None:
         """The part with the group of each input."""
         return "weight_g_idx"
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The parts of `pack`."""
+        zeros = () if self.spec.symmetric else ("weight_zero_point",)
+        codes = ("weight_packed", "weight_shape")
+        return (*(codes if self.kind == "pack-quantized" else ("weight",)), "weight_scale", *zeros)
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Programs that read such a folder. Zero points of a model that transformers keeps in codes
+        are not packed when it expects them (compressed-tensors 0.20, `compress` on meta).
+        """
+        vllm = ("vLLM",) if self._served else ()
+        since = "" if self.spec.bits in WITH_ZEROS else " 0.18 or later"
+        how = "installed" if self.spec.symmetric else "and dequantize=True"
+        return (*vllm, f"transformers (with compressed-tensors{since} {how})")
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Which usual ones do not."""
+        if self._served:
+            return ()
+        return (f"vLLM reads {self.spec.bits} bits without zero points only: add --w-sym",)
+
+    @property
+    def _served(self) -> bool:
+        return self.spec.symmetric or self.spec.bits in WITH_ZEROS
 
     @property
     def middle(self) -> int:
@@ -67,7 +106,7 @@ class CompressedLayout:
         bits, groups = self.spec.bits, inputs // self.spec.group_of(inputs)
         packed = self.kind == "pack-quantized"
         parts = {
-            "weight_scale": Part((outputs, groups), FLOATS),
+            "weight_scale": Part((outputs, groups), FLOATS if packed else WIDE_FIRST),
             "weight_g_idx": Part((inputs,), WORDS, optional=True),
             # Static ranges of activations, which are not rounded here.
             "input_scale": Part((1,), FLOATS, optional=True),
@@ -92,6 +131,34 @@ class CompressedLayout:
             if re.match(pattern, name) if rule.startswith(REGEX) else rule == name:
                 return True
         return False if self.everywhere else None
+
+    def quantization_config(self, left: LeftOut) -> dict[str, Any]:
+        """`quantization_config` of config.json: one scheme for every linear that is not ignored."""
+        whole_row = self.spec.group_size == WHOLE_ROW
+        weights = {
+            "num_bits": self.spec.bits,
+            "type": "int",
+            "symmetric": self.spec.symmetric,
+            "strategy": "channel" if whole_row else "group",
+            "group_size": None if whole_row else self.spec.group_size,
+            "dynamic": False,
+            "actorder": None,
+        }
+        scheme = {
+            "targets": ["Linear"],
+            "weights": weights,
+            "input_activations": dict(PER_TOKEN) if self.activations else None,
+            "output_activations": None,
+        }
+        return {
+            "quant_method": self.method,
+            "format": self.kind,
+            "quantization_status": "compressed",
+            "config_groups": {"group_0": scheme},
+            "ignore": list(left.names),
+            "kv_cache_scheme": None,
+            "global_compression_ratio": None,
+        }
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         """The tensors of a linear whose groups are neighbours."""
@@ -142,7 +209,7 @@ def read_quantization_config(config: Mapping[str, Any]) -> CompressedLayout:
             hint="quantize with one scheme; modules in `ignore` stay in floats",
         )
     everywhere = any(group.get("targets") == ["Linear"] for group in groups)
-    return CompressedLayout(specs[0], kind, _ignored(config), everywhere)
+    return CompressedLayout(specs[0], kind, _ignored(config), everywhere, read_activations(config))
 
 
 def _groups(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:

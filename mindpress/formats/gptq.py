@@ -5,10 +5,15 @@ inputs; `qzeros` int32 [in / g, out * bits / 32], packed along outputs; `scales`
 `g_idx` int32 [in], the group of each input. Codes stand one after the other in their words; those
 of 3 bits cross them.
 
-Format "gptq" (v1) stores zeros minus one, "gptq_v2" stores them as they are.
-Source: GPTQModel 5, nn_modules/qlinear/__init__.py (pack) and utils/model.py (v1 and v2).
+Format "gptq" (v1) stores zeros minus one, "gptq_v2" stores them as they are. Which is written
+follows from the codes: symmetric ones are v1, which every reader takes. Those with zero points are
+v2: v1 cannot say a zero of 0, vLLM and GPTQModel read one that borrowed differently, and GPTQModel
+refuses v1 with zero points from other programs than itself.
+Source: GPTQModel 5, nn_modules/qlinear/__init__.py (pack), utils/model.py (v1 and v2) and
+models/loader.py (what is refused); vLLM, pull request 38288 (which widths are left).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +25,16 @@ from torch import Tensor
 from mindpress.errors import InputError
 from mindpress.formats.bit_stream import WORD_BITS, pack_stream, stream_words, unpack_stream
 from mindpress.formats.config_fields import flag, group_size, one_of
-from mindpress.formats.layout import WORDS, Part
+from mindpress.formats.layout import WORDS, LeftOut, Part
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 
 WIDTHS = (2, 3, 4, 8)
 FORMATS = ("gptq", "gptq_v2")
+LEFT_OUT = "-:"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+# Bits, without zero points; for LMDeploy also the group.
+VLLM_WIDTHS = (4, 8)
+LMDEPLOY = (4, 128)
 # A one in every code of a word.
 ONES = {2: 0x55555555, 4: 0x11111111, 8: 0x01010101}
 
@@ -37,11 +46,31 @@ class GptqLayout:
     spec: QuantSpec
     minus_one: bool = True
     index: str | None = "g_idx"
+    method: str = "gptq"
+    written: tuple[str, ...] = ("qweight", "qzeros", "scales", "g_idx")
 
     @property
     def label(self) -> str:
         """For people."""
         return "GPTQ" if self.minus_one else "GPTQ v2"
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Programs that read such a folder."""
+        usual = (self.spec.bits, self.spec.group_size) == LMDEPLOY
+        served = ("vLLM", *(("LMDeploy",) if usual else ())) if self._common else ()
+        return (*served, "GPTQModel", "transformers (with GPTQModel installed)")
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Which usual ones do not."""
+        if self._common:
+            return ()
+        return ("vLLM since June 2026 reads GPTQ of 4 and 8 bits without zero points only",)
+
+    @property
+    def _common(self) -> bool:
+        return self.spec.symmetric and self.spec.bits in VLLM_WIDTHS
 
     def holds(self, outputs: int, inputs: int) -> bool:
         """Whether groups and words are whole."""
@@ -64,6 +93,28 @@ class GptqLayout:
     def skips(self, name: str) -> bool | None:  # noqa: ARG002 - as every layout
         """The config does not say."""
         return None
+
+    def quantization_config(self, left: LeftOut) -> dict[str, Any]:
+        """`quantization_config` of config.json. `dynamic` rules that begin with a minus leave
+        modules out; a head is in floats when `lm_head` says so.
+        """
+        named = FORMATS[0] if self.minus_one else FORMATS[1]
+        config: dict[str, Any] = {
+            "quant_method": self.method,
+            "bits": self.spec.bits,
+            "group_size": self.spec.group_size,
+            "sym": self.spec.symmetric,
+            "desc_act": False,
+            "static_groups": True,
+            "lm_head": False,
+            "checkpoint_format": named,
+            "pack_dtype": "int32",
+        }
+        if left.linears or left.others:
+            rules = [rf".*\.{re.escape(name)}$" for name in left.linears]
+            rules += [f"{re.escape(name)}$" for name in left.others]
+            config["dynamic"] = {f"{LEFT_OUT}{rule}": {} for rule in rules}
+        return config
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         """The tensors of a linear whose groups are neighbours."""
@@ -135,7 +186,11 @@ def _refuse_others(config: Mapping[str, Any]) -> None:
             hint="quantize with lm_head=False",
         )
     dynamic = config.get("dynamic") or {}
-    other = [rule for rule in dynamic if not rule.startswith("-")] if _is_rules(dynamic) else None
+    other = (
+        [rule for rule in dynamic if not rule.startswith(LEFT_OUT[0])]
+        if _is_rules(dynamic)
+        else None
+    )
     if other is None or other:
         raise InputError(
             "config.json: quantization_config: `dynamic` gives some modules another width"

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from math import prod
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,21 +21,53 @@ class Part:
     dtypes: tuple[torch.dtype, ...]
     optional: bool = False
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor in the first of its types, which is the one that is written."""
+        return prod(self.shape) * self.dtypes[0].itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Modules that stay in floats: the head, `linears`, by their names in each of `blocks`, and
+    `others` by their full names.
+    """
+
+    head: str
+    linears: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them by their full names."""
+        inner = (f"{block}.{linear}" for block in self.blocks for linear in self.linears)
+        return tuple(dict.fromkeys((self.head, *inner, *self.others)))
+
 
 @runtime_checkable
 class Layout(Protocol):
     """How a program writes quantized linears, as its `quantization_config` describes it.
 
-    `label` names it for people; `index` is the part that says to which group an input belongs,
-    where there is such a part.
+    `method` is its `quant_method`, `label` names it for people. `index` is the part that says to
+    which group an input belongs, where there is such a part; `written` are the parts of `pack`.
+    `readers` are the programs that read such a folder, and `limits` says which usual one does not.
     """
 
+    @property
+    def method(self) -> str: ...
     @property
     def label(self) -> str: ...
     @property
     def spec(self) -> QuantSpec: ...
     @property
     def index(self) -> str | None: ...
+    @property
+    def written(self) -> tuple[str, ...]: ...
+    @property
+    def readers(self) -> tuple[str, ...]: ...
+    @property
+    def limits(self) -> tuple[str, ...]: ...
 
     def holds(self, outputs: int, inputs: int) -> bool:
         """Whether a linear of [outputs, inputs] fits: whole groups and whole words."""
@@ -46,6 +79,17 @@ class Layout(Protocol):
 
     def skips(self, name: str) -> bool | None:
         """Whether the config leaves the linear `name` in floats; None when it does not say."""
+        ...
+
+    def quantization_config(self, left: LeftOut) -> dict[str, Any]:
+        """`quantization_config` of config.json, for the programs in `readers`."""
+        ...
+
+    def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
+        """The tensors of a linear whose groups are neighbouring inputs, by the names in `written`.
+
+        `parts` that are optional, and not written, are what other programs add.
+        """
         ...
 
     def unpack(self, tensors: Mapping[str, Tensor], inputs: int) -> QuantizedWeight:

@@ -20,8 +20,11 @@ def smoothing_of(
     """The smoothing scale of every site that something is quantized in, by site name.
 
     Without `search`: alpha 0.5 on max |x| (LMDeploy's default). With it: AWQ's grid on mean |x|.
+    Nothing where the task does not smooth.
     """
     scales: SiteScales = {}
+    if not task.smooths:
+        return scales
     for site in task.sites():
         seen = statistics[site.name]
         inputs = [weights[f"{linear.name}.weight"].to(task.device) for linear in site.linears]

@@ -5,12 +5,11 @@ from shlex import quote
 
 from huggingface_hub import ModelCardData
 
-from mindpress.formats.awq import COMMON_BITS
-from mindpress.lite.recipe import Recipe
+from mindpress.lite.recipe import WHOLE_ROW, Recipe
 from mindpress.lite.report import QuantizationReport
 
-COMMAND = "mindpress lite auto_awq"
-LMDEPLOY_GROUP = 128
+COMMANDS = {"awq": "auto_awq", "gptq": "auto_gptq", "smooth_quant": "smooth_quant"}
+NAMES = {"awq": "AWQ", "gptq": "GPTQ", "smooth_quant": "SmoothQuant (W8A8)"}
 
 
 def model_card(report: QuantizationReport) -> str:
@@ -23,7 +22,7 @@ def model_card(report: QuantizationReport) -> str:
         base_model=base,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["awq", f"{recipe.bits}-bit", "mindpress"],
+        tags=sorted({recipe.algorithm, recipe.written, f"{recipe.bits}-bit", "mindpress"}),
     )
     name = Path(recipe.model).name
     calibration = recipe.calibration
@@ -31,7 +30,7 @@ def model_card(report: QuantizationReport) -> str:
 {data.to_yaml()}
 ---
 
-# {name}, {recipe.bits}-bit AWQ
+# {name}, {recipe.bits}-bit {NAMES[recipe.algorithm]}
 
 {name} with its linear layers in {recipe.bits}-bit codes, made by mindpress \
 {report.versions["mindpress"]}:
@@ -40,7 +39,7 @@ def model_card(report: QuantizationReport) -> str:
 
 | | |
 |---|---|
-| format | AutoAWQ `gemm`, group {recipe.group_size}, \
+| format | {report.format}, {_groups(recipe)}, \
 {"symmetric" if recipe.symmetric else "asymmetric"} |
 | size | {report.bytes_before / 2**20:.1f} MiB before, {report.bytes_after / 2**20:.1f} MiB now |
 | bits per weight | {report.bits_per_weight:.2f} |
@@ -50,15 +49,8 @@ def model_card(report: QuantizationReport) -> str:
 (plain rounding {report.mean_plain_error:.3%}) |
 
 Settings and errors of every layer are in `report.json` and `report.html`.
-Loaders: {_loaders(recipe)}.
+Loaders: {", ".join(report.readers)} and mindpress itself.
 """
-
-
-def _loaders(recipe: Recipe) -> str:
-    if recipe.bits != COMMON_BITS:
-        return "vLLM and mindpress itself"
-    lmdeploy = "LMDeploy, " if recipe.group_size == LMDEPLOY_GROUP else ""
-    return f"vLLM, {lmdeploy}transformers (with its AWQ kernels installed) and mindpress itself"
 
 
 def _command(report: QuantizationReport) -> str:
@@ -67,16 +59,27 @@ def _command(report: QuantizationReport) -> str:
         f"--calib-dataset {quote(calibration.dataset)}",
         f"--calib-samples {calibration.samples}",
         f"--calib-seqlen {calibration.length}",
-        f"--w-bits {recipe.bits}",
-        f"--w-group-size {recipe.group_size}",
-        f"--search-scale {recipe.search_scale}",
-        f"--rounding {recipe.rounding}",
-        f"--propagate {recipe.path}",
-        f"--refine {recipe.sweeps}",
+        *(_rounding(recipe) if recipe.algorithm != "smooth_quant" else []),
         f"--batch-size {calibration.batch_size}",
         f"--dtype {recipe.dtype}",
         f"--seed {calibration.seed}",
     ]
-    if recipe.symmetric:
-        flags.append("--w-sym")
-    return " ".join([COMMAND, quote(recipe.model), *flags])
+    return " ".join([f"mindpress lite {COMMANDS[recipe.algorithm]}", quote(recipe.model), *flags])
+
+
+def _rounding(recipe: Recipe) -> list[str]:
+    return [
+        f"--w-bits {recipe.bits}",
+        f"--w-group-size {recipe.group_size}",
+        f"--w-sym {recipe.symmetric}",
+        f"--format {recipe.written}",
+        *([f"--search-scale {recipe.searches}"] if recipe.smooths else []),
+        f"--rounding {recipe.rounding}",
+        f"--propagate {recipe.path}",
+        f"--refine {recipe.sweeps}",
+    ]
+
+
+def _groups(recipe: Recipe) -> str:
+    size = recipe.group_size
+    return "a scale for each output" if size == WHOLE_ROW else f"group {size}"

@@ -12,15 +12,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mindpress.calib.lent import empty_weights
 from mindpress.calib.stream import LiveBlock
 from mindpress.errors import NumericError
 from mindpress.lite.block import quantize_block, smoothing_of
 from mindpress.lite.compensated_block import compensate_block
 from mindpress.lite.follow import SiteInputs
 from mindpress.lite.site_errors import site_errors
-from mindpress.lite.task import BlockCodes, BlockTask, SiteScales, Statistics
+from mindpress.lite.task import BlockCodes, BlockTask, SiteScales, Statistics, Weights
 
 PLAIN = "plain rounding"
+FLOATS = "16 bits"
+# The block's output would be further off than without the block.
+LOST = 1.0
 
 Hidden = Float[Tensor, "samples tokens hidden"]
 
@@ -83,7 +87,7 @@ def choose(
         return _Attempt(result.method, scales, error, result)
 
     def attempt(method: str, scales: SiteScales, clip: Statistics | None = None) -> _Attempt:
-        _release(block.module, task)
+        release(block, task)
         return measured(quantize_block(weights, task, scales, clip, method), scales)
 
     best = attempt(PLAIN, {})
@@ -92,7 +96,7 @@ def choose(
     if scales:
         best = min(best, attempt(smoothed, scales), key=_error_of)
     if inputs:
-        _release(block.module, task)
+        release(block, task)
         best = replace(best, result=None)  # while memory is needed most
         method = f"{smoothed}, compensated" if best.scales else "compensated"
         found = compensate_block(weights, task, best.scales, inputs, method)
@@ -101,15 +105,29 @@ def choose(
     elif search:
         clipped = "scaled and clipped" if best.scales else "clipped"
         best = min(best, attempt(clipped, best.scales, seen), key=_error_of)
-    if not isfinite(best.error):
-        raise NumericError(
-            f"layer {block.index}: its output is NaN or infinite once it is quantized",
-            hint="try --dtype bfloat16, or more bits",
-        )
+    _check_error(block, best.error)
+    if best.error >= LOST:
+        return _left_in_floats(weights, task, best.error, tried)
     result = best.result or quantize_block(weights, task, best.scales, None, best.method)
     if sites is None:
         sites = site_errors(weights, result, task, best.scales, seen)
     return Choice(result, best.error, tried[PLAIN], tried, sites)
+
+
+def _check_error(block: LiveBlock, error: float) -> None:
+    if not isfinite(error):
+        raise NumericError(
+            f"layer {block.index}: its output is NaN or infinite once it is quantized",
+            hint="try --dtype bfloat16, or more bits",
+        )
+
+
+def _left_in_floats(
+    weights: Weights, task: BlockTask, error: float, tried: dict[str, float]
+) -> Choice:
+    note = f"left in 16 bits: quantized, its output is off by {error:.0%} of what the layer adds"
+    floats = {name: weights[name].to(task.stored).cpu() for name in weights}
+    return Choice(BlockCodes(FLOATS, {}, floats, (note,)), 0.0, tried[PLAIN], tried, {})
 
 
 def _error_of(attempt: _Attempt) -> float:
@@ -126,12 +144,10 @@ def _error(block: LiveBlock, result: BlockCodes, held: HeldOut) -> float:
     return off / added if added else off
 
 
-def _release(block: nn.Module, task: BlockTask) -> None:
+def release(block: LiveBlock, task: BlockTask) -> None:
     """Forget the weights that `load_result` will put in: they are read again from the checkpoint,
     and while they are quantized their memory serves that."""
-    for name in task.quantized:
-        weight = block.get_submodule(name).get_parameter("weight")
-        weight.data = weight.data.new_empty(0)
+    empty_weights(block, task.quantized)
 
 
 def load_result(block: nn.Module, result: BlockCodes) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from mindpress.calib.stream import LiveBlock
 from mindpress.errors import NumericError
-from mindpress.lite.choose import PLAIN, Choice, HeldOut, load_result
+from mindpress.lite.choose import PLAIN, Choice, HeldOut, load_result, release
 from mindpress.lite.rounded_inputs import rounded_inputs
 from mindpress.lite.smooth_quant import Rows, int8_block, search_block
 from mindpress.lite.task import BlockCodes, BlockTask
@@ -27,11 +27,13 @@ def choose_int8(block: LiveBlock, task: BlockTask, seen: Rows, held: HeldOut) ->
     linears on the rows of `seen`. Peak memory: two candidates' codes.
     """
     weights = block.stream.weights(block.index)
+    release(block, task)
     found = search_block(weights, seen, task)
     best = int8_block(weights, task, {}, PLAIN)
     tried = {PLAIN: int8_disturbance(block, best, held)}
     scales = {name: one.scales for name, one in found.items() if one.alpha is not None}
     if scales:
+        release(block, task)
         smoothed = int8_block(weights, task, scales, SMOOTHED)
         tried[SMOOTHED] = int8_disturbance(block, smoothed, held)
         if tried[SMOOTHED] < tried[PLAIN] or not isfinite(tried[PLAIN]):

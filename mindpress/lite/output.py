@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mindpress.formats import awq
 from mindpress.formats.fusion import fuse, fuse_quantized, unfuse, unfuse_quantized
+from mindpress.formats.layout import LeftOut
 from mindpress.formats.quantized import QuantizedWeight
 from mindpress.lite.plan import QuantizationPlan
 from mindpress.lite.task import BlockCodes
@@ -23,7 +23,7 @@ def output_names(plan: QuantizationPlan) -> list[str]:
     for name in block_tensors(architecture, shape):
         stem, _, kind = name.rpartition(".")
         packed = kind == "weight" and stem in codes
-        block += [f"{stem}.{part}" for part in awq.SUFFIXES] if packed else [name]
+        block += [f"{stem}.{part}" for part in plan.layout.written] if packed else [name]
     inner = [f"{architecture.layer(i)}.{name}" for i in range(shape.layers) for name in block]
     return [*outer_tensors(architecture, shape), *inner]
 
@@ -36,10 +36,10 @@ def block_output(
     skipped = set(plan.skipped)
     for linear in reads.block.linears:
         name = f"{prefix}.{linear.name}"
-        if linear.name in skipped:
+        if linear.name in skipped or not result.codes:
             yield f"{name}.weight", _floats(plan, runs, linear, result, "weight")
         else:
-            packed = awq.pack(_codes(plan, runs, linear, result))
+            packed = plan.layout.pack(_codes(plan, runs, linear, result))
             yield from ((f"{name}.{part}", tensor) for part, tensor in packed.items())
         if plan.source.shape.has_bias(linear.roles[0]):
             yield f"{name}.bias", _floats(plan, runs, linear, result, "bias")
@@ -49,14 +49,22 @@ def block_output(
             yield f"{prefix}.{getattr(reads.block, field)}.weight", norm
 
 
-def output_config(plan: QuantizationPlan) -> dict[str, Any]:
-    """config.json of the finished folder."""
+def output_config(plan: QuantizationPlan, left: tuple[int, ...] = ()) -> dict[str, Any]:
+    """config.json of the finished folder, with the blocks `left` wholly in floats."""
     config = dict(plan.source.config)
     stored = str(plan.stored).removeprefix("torch.")
     key = "torch_dtype" if "torch_dtype" in config else "dtype"
     config[key] = stored
-    config["quantization_config"] = awq.quantization_config(plan.spec, plan.skipped)
+    config["quantization_config"] = plan.layout.quantization_config(_left_out(plan, left))
     return config
+
+
+def _left_out(plan: QuantizationPlan, left: tuple[int, ...]) -> LeftOut:
+    architecture = plan.source.architecture
+    blocks = tuple(architecture.layer(index) for index in range(plan.source.shape.layers))
+    linears = (linear.name for linear in architecture.block.linears)
+    whole = tuple(f"{blocks[index]}.{name}" for name in linears for index in left)
+    return LeftOut(architecture.head, plan.skipped, blocks, whole)
 
 
 def _codes(

@@ -9,8 +9,9 @@ import torch
 
 from mindpress.checkpoint.hub import local_folder
 from mindpress.errors import ConfigError, InputError
-from mindpress.formats import awq
+from mindpress.formats.layout import Layout
 from mindpress.formats.quantized import WHOLE_ROW, QuantSpec
+from mindpress.formats.written import written_layout
 from mindpress.lite.recipe import Recipe
 from mindpress.models.description import Linear
 from mindpress.models.tensors import Shapes, block_tensors, linear_shape, outer_tensors
@@ -19,8 +20,8 @@ from mindpress.sources.folder import ModelFolder, open_folder
 FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 USUAL_GROUPS = (128, 64, 32)
 BYTES_FLOAT32 = 4
-FACTOR_BYTES = 3 * 8 + 4  # X^T X, its root and the root's inverse in float64, then in float32
-PAIRED_SQUARES = 3  # X^T X, drift and gap of the site at hand
+# X^T X and the factor of its inverse; what observes the original path beside it, the drift.
+SITE_SQUARES = {"original": 2, "quantized": 2, "asymmetric": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class QuantizationPlan:
     """
 
     source: ModelFolder
-    spec: QuantSpec
+    layout: Layout
     linears: tuple[PlannedLinear, ...]
     stored: torch.dtype
     length: int
@@ -54,6 +55,10 @@ class QuantizationPlan:
     peak_memory: int
     hidden_bytes: int
     notes: tuple[str, ...]
+
+    @property
+    def spec(self) -> QuantSpec:
+        return self.layout.spec
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -73,12 +78,18 @@ class QuantizationPlan:
         """Bits on disk for each weight of the whole model, everything included."""
         return 8 * self.bytes_after / self.parameters
 
+    def bytes_with(self, left: int) -> int:
+        """`bytes_after` when so many blocks stay in floats after all."""
+        return self.bytes_after + left * _saved(self.linears, self.layout, self.stored)
+
     def as_dict(self) -> dict[str, Any]:
         """For `--dry-run --json`."""
         return {
             "model": str(self.source.folder),
             "family": self.source.architecture.hf_class,
             "layers": self.source.shape.layers,
+            "format": self.layout.label,
+            "readers": list(self.layout.readers),
             "calibration_length": self.length,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
@@ -106,7 +117,7 @@ def plan_quantization(recipe: Recipe) -> QuantizationPlan:
             hint="use 128, 64, 32 or -1",
         )
     spec = QuantSpec(recipe.bits, recipe.group_size, recipe.symmetric)
-    awq.check_bits(spec.bits)
+    layout = written_layout(recipe.written, spec)
     download = Path(recipe.download_dir) if recipe.download_dir else None
     folder = local_folder(recipe.model, revision=recipe.revision, download_dir=download)
     source = open_folder(folder)
@@ -115,20 +126,20 @@ def plan_quantization(recipe: Recipe) -> QuantizationPlan:
             f"{folder}: the model is quantized already",
             hint="give the original 16-bit model, or run `mindpress convert` on this one",
         )
-    linears = _planned(source, spec)
+    linears = _planned(source, layout)
     stored = _stored_type(recipe, source)
     length = min(recipe.calibration.length, source.shape.max_length)
     return QuantizationPlan(
         source=source,
-        spec=spec,
+        layout=layout,
         linears=linears,
         stored=stored,
         length=length,
         bytes_before=source.checkpoint.nbytes,
-        bytes_after=_bytes_after(source, linears, spec, stored),
+        bytes_after=_bytes_after(source, linears, layout, stored),
         peak_memory=_peak_memory(source, recipe, length),
         hidden_bytes=_hidden_bytes(source, recipe, length),
-        notes=tuple(_notes(recipe, source, linears, length)),
+        notes=tuple(_notes(recipe, source, layout, linears, length)),
     )
 
 
@@ -137,28 +148,35 @@ def elements(shapes: Shapes) -> int:
     return sum(map(prod, shapes.values()))
 
 
-def _planned(source: ModelFolder, spec: QuantSpec) -> tuple[PlannedLinear, ...]:
+def _planned(source: ModelFolder, layout: Layout) -> tuple[PlannedLinear, ...]:
     linears = []
     for linear in source.architecture.block.linears:
         outputs, inputs = linear_shape(linear, source.shape)
-        linears.append(PlannedLinear(linear, outputs, inputs, _obstacle(outputs, inputs, spec)))
-    if all(planned.obstacle for planned in linears):
+        linears.append(PlannedLinear(linear, outputs, inputs, _obstacle(outputs, inputs, layout)))
+    if not any(layout.spec.fits(planned.inputs) for planned in linears):
         widths = sorted({planned.inputs for planned in linears})
         fitting = [str(g) for g in USUAL_GROUPS if all(width % g == 0 for width in widths)]
         raise ConfigError(
-            f"--w-group-size {spec.group_size} divides no input width of the model ({widths})",
+            f"--w-group-size {layout.spec.group_size} divides no input width of the model"
+            f" ({widths})",
             hint=f"try --w-group-size {', '.join([*fitting, '-1'])}",
+        )
+    if all(planned.obstacle for planned in linears):
+        raise ConfigError(
+            f"--format: none of the linears fits: {linears[0].obstacle}",
+            hint="use --format compressed-tensors, which fills words up",
         )
     return tuple(linears)
 
 
-def _obstacle(outputs: int, inputs: int, spec: QuantSpec) -> str | None:
+def _obstacle(outputs: int, inputs: int, layout: Layout) -> str | None:
+    spec = layout.spec
     if not spec.fits(inputs):
         fitting = [g for g in USUAL_GROUPS if inputs % g == 0] or [gcd(inputs, 128)]
         offered = ", ".join(map(str, fitting))
         return f"input width {inputs} is no multiple of {spec.group_size} ({offered} would fit)"
-    if not awq.holds(outputs, inputs, spec):
-        return f"{outputs} output channels do not fill 32-bit words"
+    if not layout.holds(outputs, inputs):
+        return f"{outputs} outputs or {inputs} inputs do not fill 32-bit words of {layout.label}"
     return None
 
 
@@ -170,25 +188,27 @@ def _stored_type(recipe: Recipe, source: ModelFolder) -> torch.dtype:
 
 
 def _bytes_after(
-    source: ModelFolder, linears: tuple[PlannedLinear, ...], spec: QuantSpec, stored: torch.dtype
+    source: ModelFolder, linears: tuple[PlannedLinear, ...], layout: Layout, stored: torch.dtype
 ) -> int:
-    block = elements(block_tensors(source.architecture, source.shape))
-    block_bytes = block * stored.itemsize
+    block = elements(block_tensors(source.architecture, source.shape)) * stored.itemsize
+    outer = elements(outer_tensors(source.architecture, source.shape)) * stored.itemsize
+    return outer + source.shape.layers * (block - _saved(linears, layout, stored))
+
+
+def _saved(linears: tuple[PlannedLinear, ...], layout: Layout, stored: torch.dtype) -> int:
+    """Bytes that a block is smaller as codes."""
+    saved = 0
     for planned in linears:
         if not planned.obstacle:
-            groups = planned.inputs // spec.group_of(planned.inputs)
-            codes = planned.weights * spec.bits // 8
-            grids = groups * planned.outputs * (2 * 8 + spec.bits) // 8
-            block_bytes += codes + grids - planned.weights * stored.itemsize
-    outer = elements(outer_tensors(source.architecture, source.shape))
-    return outer * stored.itemsize + source.shape.layers * block_bytes
+            parts = layout.parts(planned.outputs, planned.inputs)
+            codes = sum(parts[name].nbytes for name in layout.written)
+            saved += planned.weights * stored.itemsize - codes
+    return saved
 
 
 def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
-    """One block in float32 with its codes, X^T X of its four inputs, hidden states, a batch.
-
-    Compensation adds the factor of the widest inputs; the asymmetric path a second block, a second
-    set of hidden states and what is recorded of the widest inputs.
+    """Of the moment that takes most: one block in float32 while a candidate is tried, or a site
+    while it is compensated; with X^T X, a batch and the hidden states.
     """
     shape, calibration = source.shape, recipe.calibration
     block = elements(block_tensors(source.architecture, shape))
@@ -196,13 +216,17 @@ def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
     batch = calibration.batch_size * length * (2 * shape.hidden + 3 * shape.inner)
     largest = max(shape.inner * shape.hidden, 1)
     table = shape.vocab * shape.hidden * 2
-    work = BYTES_FLOAT32 * (block + hessians + batch + 3 * largest) + 2 * block
-    widest = max(shape.hidden, shape.heads * shape.head_dim, shape.inner)
-    if recipe.rounding == "compensated":
-        work += FACTOR_BYTES * widest**2
-    if recipe.path == "asymmetric":
-        work += BYTES_FLOAT32 * (block + PAIRED_SQUARES * widest**2)
-    return max(work, table) + _hidden_bytes(source, recipe, length)
+    trial = BYTES_FLOAT32 * (block + batch + 3 * largest) + 2 * block
+    if recipe.searches or recipe.path == "original":
+        trial += BYTES_FLOAT32 * hessians
+    if recipe.rounding == "nearest":
+        return max(trial, table) + _hidden_bytes(source, recipe, length)
+    stored = block * (
+        FLOATS.get(shape.dtype, torch.float32).itemsize if recipe.path != "original" else 0
+    )
+    squares = SITE_SQUARES[recipe.path] * max(shape.hidden, shape.inner) ** 2
+    site = block + BYTES_FLOAT32 * (squares + 2 * largest + batch)
+    return max(trial + stored, site + stored, table) + _hidden_bytes(source, recipe, length)
 
 
 def _hidden_bytes(source: ModelFolder, recipe: Recipe, length: int) -> int:
@@ -212,7 +236,11 @@ def _hidden_bytes(source: ModelFolder, recipe: Recipe, length: int) -> int:
 
 
 def _notes(
-    recipe: Recipe, source: ModelFolder, linears: tuple[PlannedLinear, ...], length: int
+    recipe: Recipe,
+    source: ModelFolder,
+    layout: Layout,
+    linears: tuple[PlannedLinear, ...],
+    length: int,
 ) -> list[str]:
     notes = []
     if length < recipe.calibration.length:
@@ -223,10 +251,7 @@ def _notes(
         for planned in linears
         if planned.obstacle
     ]
-    if recipe.bits != awq.COMMON_BITS:
-        notes.append(f"{recipe.bits}-bit AWQ folders are read by vLLM, not by LMDeploy")
-    if recipe.group_size != USUAL_GROUPS[0]:
-        notes.append(f"LMDeploy reads groups of {USUAL_GROUPS[0]} only; vLLM reads this one too")
+    notes += layout.limits
     if source.shape.dtype == "float32" and recipe.dtype == "auto":
         notes.append("the 32-bit floats of the model are stored in 16 bits")
     return notes

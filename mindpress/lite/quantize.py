@@ -25,16 +25,17 @@ from mindpress.checkpoint.writer import ShardWriter, parse_size
 from mindpress.device import choose_device
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.lite.card import model_card
-from mindpress.lite.choose import PLAIN, Choice
+from mindpress.lite.choose import PLAIN
 from mindpress.lite.compensated import Compensation
-from mindpress.lite.hidden_states import first_states
+from mindpress.lite.hidden_states import HiddenStates, first_states
 from mindpress.lite.inputs import check_weights, draw_tokens, hidden_bytes, input_files
 from mindpress.lite.output import block_output, output_config, output_names
 from mindpress.lite.plan import QuantizationPlan, plan_quantization
 from mindpress.lite.recipe import Recipe
-from mindpress.lite.report import LayerReport, QuantizationReport, report_html
+from mindpress.lite.report import LayerReport, QuantizationReport, left_blocks, report_html
 from mindpress.lite.task import BlockTask
-from mindpress.lite.walk import Walk
+from mindpress.lite.walk import Walk, observed_tokens
+from mindpress.lite.walk_int8 import Int8Walk
 from mindpress.memory import give_back, return_large_blocks
 from mindpress.models.tensors import outer_tensors
 
@@ -70,6 +71,9 @@ def check_request(
         listener,
         trust_remote_code=recipe.trust_remote_code,
     )
+    few = _told_few(recipe, plan, observed_tokens(tokens))
+    if few:
+        listener(Note(few, "warning"))
     states = hidden_bytes(plan.source, tokens)
     # Spilled states, and of the followed path those kept after this block and after the last.
     copies = {"original": 1, "quantized": 3, "asymmetric": 4}[recipe.path]
@@ -80,7 +84,7 @@ def check_request(
 def quantize_model(
     recipe: Recipe, target: Path, *, overwrite: bool = False, listener: Listener = ignore
 ) -> QuantizationReport:
-    """Write the quantized model to `target` as a Hugging Face folder in the AWQ gemm format.
+    """Write the quantized model to `target` as a Hugging Face folder in the recipe's format.
 
     Everything is checked before the first block. An interrupted run leaves a hidden folder
     beside `target`; the same call goes on from it (with `overwrite` it starts afresh). Peak
@@ -99,9 +103,7 @@ def quantize_model(
             report = run.finish(target, layers, time.monotonic() - started)
         staged.commit()
     if not any(layer.method != PLAIN for layer in report.layers):
-        more = "" if recipe.search_scale else "; --search-scale searches for better scales"
-        what = "smoothing" if recipe.rounding == "nearest" else "neither smoothing nor compensation"
-        listener(Note(f"{what} helped no layer: all are rounded plainly{more}"))
+        listener(Note(f"all layers are rounded plainly{_in_vain(recipe)}"))
     listener(Finished(report.seconds))
     return report
 
@@ -126,7 +128,8 @@ class _Run:
             norm_offset=plan.source.architecture.norm_offset,
             stored=plan.stored,
             device=self.device,
-            compensation=_compensation(recipe),
+            compensation=_compensation(recipe, observed_tokens(self.tokens)),
+            smooths=recipe.smooths,
         )
 
     def blocks(self, layers: list[LayerReport], listener: Listener) -> None:
@@ -134,25 +137,32 @@ class _Run:
         recipe, earlier = self.recipe, len(layers)
         states = first_states(self.stream, self.tokens, self.folder, recipe.path)
         states.load(earlier)
-        walk = Walk(self.task, states, recipe.calibration.batch_size, search=recipe.search_scale)
+        walk = _walk(recipe, self.task, states)
         listener(Started("quantize", len(self.stream)))
         for index in range(len(self.stream)):
-            began = time.monotonic()
-            with self.stream.block(index) as block:
-                if index < earlier:
+            if index < earlier:
+                with self.stream.block(index) as block:
                     walk.repeat(block)
-                    listener(Advanced(index + 1, "done in an earlier run"))
-                    continue
-                choice = walk.quantize(block)
-            self._tell(index, choice, listener)
-            self._write(index, choice)
+                listener(Advanced(index + 1, "done in an earlier run"))
+                continue
+            layers.append(self._block(index, walk, listener))
             states.save(index + 1)
-            give_back()
-            layers.append(LayerReport.of(index, choice, time.monotonic() - began))
             self.journal.save({"writer": self.writer.state, "layers": [asdict(x) for x in layers]})
             states.forget(index)
-            listener(Advanced(index + 1, choice.result.method, layers[-1].figures))
+            listener(Advanced(index + 1, layers[-1].method, layers[-1].figures))
         states.remove_files()
+
+    def _block(self, index: int, walk: Walk, listener: Listener) -> LayerReport:
+        """Quantize and write one; its codes are let go before the next begins."""
+        began = time.monotonic()
+        with self.stream.block(index) as block:
+            choice = walk.quantize(block)
+        for note in choice.result.notes:
+            listener(Note(f"layer {index}, {note}"))
+        for name, tensor in block_output(self.plan, self.stream.runs, index, choice.result):
+            self.writer.write(name, tensor)
+        give_back()
+        return LayerReport.of(index, choice, time.monotonic() - began)
 
     def finish(self, target: Path, layers: list[LayerReport], seconds: float) -> QuantizationReport:
         """Write what is left: embedding, head, companions, config, report, model card."""
@@ -161,7 +171,7 @@ class _Run:
             self.writer.write(name, source.checkpoint.tensor(name).to(self.plan.stored))
         self.writer.finish()
         copy_companions(source.folder, self.folder)
-        _write_json(self.folder / "config.json", output_config(self.plan))
+        _write_json(self.folder / "config.json", output_config(self.plan, left_blocks(layers)))
         report = QuantizationReport.of(self.recipe, self.plan, target, layers, seconds)
         _write_json(self.folder / "report.json", report.as_dict())
         (self.folder / "report.html").write_text(report_html(report), encoding="utf-8")
@@ -180,24 +190,47 @@ class _Run:
         listener(Note(f"going on after layer {len(saved['layers'])} of an interrupted run"))
         return [LayerReport(**layer) for layer in saved["layers"]]
 
-    def _tell(self, index: int, choice: Choice, listener: Listener) -> None:
-        for note in choice.result.notes:
-            listener(Note(f"layer {index}, {note}"))
-
-    def _write(self, index: int, choice: Choice) -> None:
-        for name, tensor in block_output(self.plan, self.stream.runs, index, choice.result):
-            self.writer.write(name, tensor)
-
 
 def compute_type(device: torch.device, plan: QuantizationPlan) -> torch.dtype:
     """float32 on a CPU, where 16-bit products are slow; the stored type on a GPU."""
     return torch.float32 if device.type == "cpu" else plan.stored
 
 
-def _compensation(recipe: Recipe) -> Compensation | None:
+def _walk(recipe: Recipe, task: BlockTask, states: HiddenStates) -> Walk:
+    batch_size = recipe.calibration.batch_size
+    if recipe.algorithm == "smooth_quant":
+        return Int8Walk(task, states, batch_size)
+    return Walk(task, states, batch_size, search=recipe.searches)
+
+
+def _compensation(recipe: Recipe, tokens: int) -> Compensation | None:
     if recipe.rounding == "nearest":
         return None
-    return Compensation(clip=True, sweeps=recipe.sweeps)
+    return Compensation(clip=True, sweeps=recipe.sweeps, tokens=tokens)
+
+
+def _told_few(recipe: Recipe, plan: QuantizationPlan, tokens: int) -> str | None:
+    """What to say when there are fewer tokens than inputs of some linear."""
+    options = _compensation(recipe, tokens)
+    widest = max(planned.inputs for planned in plan.linears)
+    if options is None or tokens >= widest:
+        return None
+    return (
+        f"{tokens:,} calibration tokens are few for {widest:,} inputs of a linear: damping is"
+        f" raised to {options.damping_of(widest):.2g}; more --calib-samples give better codes"
+    )
+
+
+def _in_vain(recipe: Recipe) -> str:
+    """What helped no layer, and what else there is."""
+    tried = [name for name, done in (
+        ("smoothing", recipe.smooths), ("compensation", recipe.rounding == "compensated"),
+    ) if done]  # fmt: skip
+    if not tried:
+        return ""
+    searches = recipe.searches or not recipe.smooths
+    more = "" if searches else "; --search-scale searches for better scales"
+    return f": {' and '.join(tried)} helped none of them{more}"
 
 
 def _quantized_names(plan: QuantizationPlan, stream: BlockStream) -> frozenset[str]:

@@ -1,11 +1,12 @@
 """What to do to a model, as one frozen value. Cheap to import: no torch."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from mindpress.errors import ConfigError
 
-Algorithm = Literal["awq"]
+Algorithm = Literal["awq", "gptq", "smooth_quant"]
+Format = Literal["auto", "awq", "gptq", "compressed-tensors"]
 Rounding = Literal["nearest", "compensated"]
 Propagation = Literal["original", "quantized", "asymmetric"]
 Propagate = Literal["auto", "original", "quantized", "asymmetric"]
@@ -13,6 +14,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float16", "bfloat16"]
 
 USUAL_SWEEPS = 2
+AWQ_WIDTHS = (4, 8)
+WHOLE_ROW = -1  # as in formats.quantized, which imports torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +45,22 @@ class Calibration:
 class Recipe:
     """An algorithm and its settings; saved beside the weights it produced.
 
-    `propagate` says whose activations a block is calibrated on; auto is asymmetric with
-    compensated rounding and original with nearest. `refine` counts sweeps over codes and scales;
-    None is the usual number with compensated rounding.
+    awq smooths: it moves scales between weights and what comes before them. gptq leaves them alone.
+    smooth_quant moves them so that activations can be rounded, too: `smooth_quant_recipe`.
+    `format` is how the codes are written; auto is the format of the algorithm, where it holds them.
+    `search_scale` None is true where awq compensates. `propagate` says whose activations a block is
+    calibrated on; auto is asymmetric with compensated rounding and original with nearest. `refine`
+    counts sweeps over codes and scales; None is the usual number with compensated rounding.
     """
 
     model: str
     algorithm: Algorithm = "awq"
+    format: Format = "auto"
     bits: int = 4
     group_size: int = 128
     symmetric: bool = False
-    search_scale: bool = False
-    rounding: Rounding = "nearest"
+    search_scale: bool | None = None
+    rounding: Rounding = "compensated"
     propagate: Propagate = "auto"
     refine: int | None = None
     calibration: Calibration = field(default_factory=Calibration)
@@ -65,11 +72,35 @@ class Recipe:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
+        if self.search_scale and not self.smooths:
+            raise ConfigError("--search-scale is of auto-awq alone", hint="use auto-awq")
         if self.sweeps < 0:
             raise ConfigError(f"--refine {self.refine}: must be 0 or more")
         if self.rounding == "nearest" and (self.sweeps or self.path != "original"):
             flag = f"--refine {self.refine}" if self.sweeps else f"--propagate {self.propagate}"
             raise ConfigError(f"{flag} needs --rounding compensated")
+
+    @property
+    def smooths(self) -> bool:
+        """Whether AWQ's scales are moved between weights."""
+        return self.algorithm == "awq"
+
+    @property
+    def searches(self) -> bool:
+        """Whether the scales, and without compensation the clipping, are searched."""
+        if self.search_scale is None:
+            return self.smooths and self.rounding == "compensated"
+        return self.search_scale
+
+    @property
+    def written(self) -> str:
+        """The format that is written."""
+        if self.format != "auto":
+            return self.format
+        if self.algorithm == "smooth_quant":
+            return "int8"
+        fits = self.algorithm != "awq" or self.bits in AWQ_WIDTHS
+        return self.algorithm if fits else "compressed-tensors"
 
     @property
     def path(self) -> Propagation:
@@ -84,3 +115,17 @@ class Recipe:
         if self.refine is None:
             return 0 if self.rounding == "nearest" else USUAL_SWEEPS
         return self.refine
+
+
+def smooth_quant_recipe(model: str, calibration: Calibration, **more: Any) -> Recipe:
+    """Int8 weights with a scale for each output, and int8 activations with one for each token."""
+    return Recipe(
+        model,
+        algorithm="smooth_quant",
+        bits=8,
+        group_size=WHOLE_ROW,
+        symmetric=True,
+        rounding="nearest",
+        calibration=calibration,
+        **more,
+    )

@@ -1,14 +1,14 @@
 """What a run did: errors by layer, sizes, time and memory, as JSON and as a page."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mindpress import __version__
-from mindpress.lite.choose import PLAIN, Choice
+from mindpress.lite.choose import FLOATS, PLAIN, Choice
 from mindpress.lite.plan import QuantizationPlan
 from mindpress.lite.recipe import Recipe
 from mindpress.memory import peak_bytes
@@ -48,10 +48,15 @@ class LayerReport:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationReport:
-    """The whole run. Sizes in bytes; `peak_memory_bytes` is of the whole process."""
+    """The whole run. Sizes in bytes; `peak_memory_bytes` is of the whole process.
+
+    `format` names the layout for people, `readers` are the programs that read it.
+    """
 
     recipe: Recipe
     target: Path
+    format: str
+    readers: tuple[str, ...]
     family: str
     parameters: int
     bits_per_weight: float
@@ -69,14 +74,17 @@ class QuantizationReport:
         cls, recipe: Recipe, plan: QuantizationPlan, target: Path,
         layers: list[LayerReport], seconds: float,
     ) -> "QuantizationReport":  # fmt: skip
+        bytes_after = plan.bytes_with(len(left_blocks(layers)))
         return cls(
             recipe=recipe,
             target=target,
+            format=plan.layout.label,
+            readers=plan.layout.readers,
             family=plan.source.architecture.hf_class,
             parameters=plan.parameters,
-            bits_per_weight=plan.bits_per_weight,
+            bits_per_weight=8 * bytes_after / plan.parameters,
             bytes_before=plan.bytes_before,
-            bytes_after=plan.bytes_after,
+            bytes_after=bytes_after,
             seconds=seconds,
             peak_memory_bytes=peak_bytes(),
             calibration_length=plan.length,
@@ -102,6 +110,11 @@ class QuantizationReport:
         return {**asdict(self), "target": str(self.target), **means}
 
 
+def left_blocks(layers: Sequence[LayerReport]) -> tuple[int, ...]:
+    """The layers that stayed in floats."""
+    return tuple(layer.layer for layer in layers if layer.method == FLOATS)
+
+
 def report_html(report: QuantizationReport) -> str:
     """A page for people: outcome, error of every layer beside plain rounding's, settings."""
     names = [f"layer {layer.layer}" for layer in report.layers]
@@ -109,7 +122,7 @@ def report_html(report: QuantizationReport) -> str:
         "kept": [layer.error for layer in report.layers],
         PLAIN: [layer.plain_error for layer in report.layers],
     }
-    sites = list(report.layers[0].sites)
+    sites = list(dict.fromkeys(site for layer in report.layers for site in layer.sites))
     rows = [
         [layer.layer, layer.method, *(layer.sites.get(site) for site in sites), layer.seconds]
         for layer in report.layers
@@ -133,6 +146,8 @@ def report_html(report: QuantizationReport) -> str:
 
 def _outcome(report: QuantizationReport) -> Mapping[str, str | float]:
     return {
+        "format": report.format,
+        "read by": ", ".join(report.readers),
         "size before": size(report.bytes_before),
         "size after": size(report.bytes_after),
         "bits per weight": round(report.bits_per_weight, 3),

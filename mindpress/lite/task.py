@@ -23,7 +23,8 @@ SiteScales = dict[str, Tensor]
 class BlockTask:
     """What is the same for every block: names, widths, spec, and which linears become codes.
 
-    `stored` is the type of what stays in floats. With `compensation`, rounding is compensated.
+    `stored` is the type of what stays in floats. With `compensation`, rounding is compensated;
+    without `smooths` weights keep their scales.
     """
 
     block: Block
@@ -34,6 +35,7 @@ class BlockTask:
     stored: torch.dtype
     device: torch.device
     compensation: Compensation | None = None
+    smooths: bool = True
 
     def sites(self) -> list[Site]:
         """The sites with a linear to quantize."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mindpress.checkpoint.reader import Checkpoint, check_tensors, open_checkpoint, read_json
 from mindpress.errors import InputError
+from mindpress.formats.activations import Activations, read_activations
 from mindpress.formats.fusion import unfuse, unfuse_quantized
 from mindpress.formats.layout import Layout
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
@@ -44,6 +45,7 @@ class ModelFolder:
     layout: Layout | None = None
     coded: Sizes = field(default_factory=dict)
     scattered: bool = False
+    activations: Activations | None = None
 
     @property
     def spec(self) -> QuantSpec | None:
@@ -131,6 +133,7 @@ def open_folder(folder: Path) -> ModelFolder:
         architecture = architecture_of(config)
         shape = read_shape(config, architecture)
         layout = None if quantization is None else read_layout(quantization)
+        activations = None if quantization is None else read_activations(quantization)
     except InputError as error:  # which folder, where a command reads two
         raise type(error)(f"{folder}: {error}", hint=error.hint) from None
     checkpoint = open_checkpoint(folder)
@@ -140,7 +143,9 @@ def open_folder(folder: Path) -> ModelFolder:
     coded = coded_linears(checkpoint, layout, linear_sizes(architecture, shape))
     _check(checkpoint, architecture, shape, coded, check_coded(checkpoint, layout, coded))
     scattered = any_scattered(checkpoint, layout, coded)
-    return ModelFolder(folder, config, architecture, shape, checkpoint, layout, coded, scattered)
+    return ModelFolder(
+        folder, config, architecture, shape, checkpoint, layout, coded, scattered, activations
+    )
 
 
 def linear_sizes(architecture: Architecture, shape: ModelShape) -> Sizes:

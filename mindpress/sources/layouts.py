@@ -1,49 +1,15 @@
 """`quantization_config` of config.json -> the layout of the linears beside it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from mindpress.checkpoint.reader import FLOATS
 from mindpress.errors import InputError
 from mindpress.formats import awq, compressed_tensors, gptq
-from mindpress.formats.layout import WORDS, Layout, Part
-from mindpress.formats.quantized import QuantizedWeight, QuantSpec
-
-
-@dataclass(frozen=True, slots=True)
-class AwqLayout:
-    """`mindpress.formats.awq` as one of several layouts."""
-
-    spec: QuantSpec
-    label: str = "AWQ gemm"
-    index: str | None = None
-
-    def holds(self, outputs: int, inputs: int) -> bool:
-        """Whether groups and words are whole."""
-        return awq.holds(outputs, inputs, self.spec)
-
-    def parts(self, outputs: int, inputs: int) -> dict[str, Part]:
-        """The tensors of a linear."""
-        shapes = awq.packed_shapes(outputs, inputs, self.spec)
-        return {
-            part: Part(shape, FLOATS if part == "scales" else WORDS)
-            for part, shape in shapes.items()
-        }
-
-    def skips(self, name: str) -> bool | None:  # noqa: ARG002 - as every layout
-        """`modules_to_not_convert` holds pieces of names, read by every tool in its own way."""
-        return None
-
-    def unpack(self, tensors: Mapping[str, Tensor], inputs: int) -> QuantizedWeight:  # noqa: ARG002
-        """The weight in these parts."""
-        return awq.unpack(tensors, self.spec)
+from mindpress.formats.layout import Layout
 
 
 def _awq(config: Mapping[str, Any]) -> Layout:
-    return AwqLayout(awq.read_quantization_config(config))
+    return awq.AwqLayout(awq.read_quantization_config(config))
 
 
 METHODS: dict[str, Callable[[Mapping[str, Any]], Layout]] = {

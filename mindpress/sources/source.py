@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from mindpress.formats.activations import Activations
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 from mindpress.models.description import Architecture, Role
 from mindpress.models.shape import ModelShape
@@ -31,6 +32,10 @@ class ModelSource(Protocol):
     def tokenizer_folder(self) -> Path: ...
     @property
     def spec(self) -> QuantSpec | None: ...
+    @property
+    def activations(self) -> Activations | None:
+        """How what quantized linears read is rounded; None where it stays as it is."""
+        ...
 
     def linears(self, layer: int) -> dict[Role, LinearWeight]:
         """The seven linears of a block, in Hugging Face's order of rows and columns."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mindpress.errors import InputError, MindpressError
+from mindpress.formats.activations import Activations
 from mindpress.formats.quantized import QuantSpec
 from mindpress.formats.ranks import Part, reorder
 from mindpress.formats.rotary import halves_from_pairs
@@ -62,6 +63,10 @@ class Workspace:
     @property
     def spec(self) -> QuantSpec | None:
         return self.config.spec
+
+    @property
+    def activations(self) -> Activations | None:
+        return None
 
     @property
     def tokenizer_folder(self) -> Path:

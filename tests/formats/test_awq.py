@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mindpress.errors import ConfigError, InputError
+from mindpress.errors import InputError
 from mindpress.formats import awq
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 from mindpress.sources.folder import ModelFolder, open_folder
@@ -78,13 +78,6 @@ def test_what_fits():
     assert not awq.holds(8, 192, QuantSpec(4, 128))
     assert not awq.holds(12, 256, QuantSpec(4, 128))
     assert awq.holds(12, 192, QuantSpec(8, -1))
-
-
-@pytest.mark.parametrize("bits", [3, 5, 2])
-def test_a_width_it_cannot_hold_is_refused(bits):
-    with pytest.raises(ConfigError, match=f"--w-bits {bits}") as caught:
-        awq.check_bits(bits)
-    assert "--w-bits 4" in str(caught.value.hint)
 
 
 def test_the_config_is_read_as_it_is_written():

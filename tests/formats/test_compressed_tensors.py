@@ -39,7 +39,13 @@ def random_weight(outputs: int, inputs: int, spec: QuantSpec) -> QuantizedWeight
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize(
     ("kind", "bits", "group"),
-    [("pack-quantized", 4, 20), ("pack-quantized", 8, -1), ("int-quantized", 8, -1)],
+    [
+        ("pack-quantized", 2, 20),
+        ("pack-quantized", 3, 12),
+        ("pack-quantized", 4, 20),
+        ("pack-quantized", 8, -1),
+        ("int-quantized", 8, -1),
+    ],
 )
 @pytest.mark.parametrize("outputs", [1, 9, 32])
 def test_unpack_undoes_pack(kind, bits, group, symmetric, outputs):
@@ -48,6 +54,7 @@ def test_unpack_undoes_pack(kind, bits, group, symmetric, outputs):
     tensors = layout.pack(weight)
     parts = layout.parts(outputs, 60)
     assert tensors.keys() == {name for name, part in parts.items() if not part.optional}
+    assert tensors.keys() == set(layout.written)
     for name, tensor in tensors.items():
         assert tuple(tensor.shape) == parts[name].shape, name
         assert tensor.dtype in parts[name].dtypes, name
@@ -56,12 +63,19 @@ def test_unpack_undoes_pack(kind, bits, group, symmetric, outputs):
         assert torch.equal(getattr(back, part), getattr(weight, part)), part
 
 
-# compressed-tensors, tests/test_compressors/quantized_compressors/test_pack_quant.py.
+# compressed-tensors, tests/test_compressors/quantized_compressors/test_pack_quant.py; 2 and 3 bits:
+# what `pack_to_int32` of 0.20 gave.
 @pytest.mark.parametrize(
     ("bits", "values", "words"),
     [
         (4, [1], [9]),
         (4, [-8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4], [1985229328, 52137]),
+        (2, [-2, -1, 0, 1, 1, 0, -1, -2, 1, 1, 1, 1, -2, -2, -2, -1, 1, 0], [1090460644, 11]),
+        (
+            3,
+            [-4, -3, -2, -1, 0, 1, 2, 3, 3, 2, 1, 0, -1, -2, -3, -4, 3, 3, -4, 1, 0, 2, -3],
+            [2012923528, 1245644089, 7],
+        ),
         (8, [1, 2, 3, 4, -128, -127, -126, -125], [-2071756159, 50462976]),
     ],
 )
@@ -101,7 +115,9 @@ def test_the_config_is_read():
                       input_activations=rounded)  # fmt: skip
     found = read_quantization_config(w8a8)
     assert found.spec == QuantSpec(8, -1, symmetric=True)
-    assert (found.kind, found.label) == ("int-quantized", "compressed-tensors int-quantized")
+    assert (found.kind, found.label) == (
+        "int-quantized", "compressed-tensors int-quantized, int8 activations",
+    )  # fmt: skip
     some = read_quantization_config(configured(targets=["re:.*mlp.*"]))
     assert some.skips("model.layers.0.self_attn.q_proj") is None
 
@@ -121,7 +137,7 @@ def test_which_modules_are_left_out():
         ({"format": "float-quantized"}, "format 'float-quantized' cannot be read"),
         ({"format": None}, "format is None"),
         ({"format": ["pack-quantized"]}, "cannot be read"),
-        ({"num_bits": 3}, "num_bits is 3, expected 4 or 8"),
+        ({"num_bits": 5}, "num_bits is 5, expected 2, 3, 4 or 8"),
         ({"type": "float"}, "type 'float'"),
         ({"strategy": "tensor"}, "strategy is 'tensor'"),
         ({"group_size": None}, "group_size is None"),

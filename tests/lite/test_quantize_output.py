@@ -138,7 +138,7 @@ def test_eight_bits_are_held_and_three_are_refused(llama, tmp_path):
     assert report.mean_error < 1e-3
     assert open_folder(tmp_path / "w8").spec.bits == 8
     with pytest.raises(ConfigError, match="--w-bits 3"):
-        quantize_model(recipe(llama, bits=3), tmp_path / "w3")
+        quantize_model(recipe(llama, bits=3, format="awq"), tmp_path / "w3")
 
 
 def test_a_whole_row_may_share_a_scale(llama, tmp_path):
