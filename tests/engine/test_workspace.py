@@ -10,6 +10,8 @@ from mindpress.convert.settings import Conversion
 from mindpress.engine.chat import open_chat
 from mindpress.engine.config import EngineConfig, GenerationConfig
 from mindpress.engine.loader import load_decoder
+from mindpress.engine.opening import open_runtime
+from mindpress.events import Note
 from mindpress.sources.opening import open_source
 
 # Heads as TurboMind's engines have them.
@@ -59,3 +61,21 @@ def test_a_conversation_with_a_workspace(tmp_path):
     config = GenerationConfig(10, temperature=0.0)
     answers = ["".join(open_chat(path).ask("Hello", config)) for path in (folder, workspace)]
     assert answers[0] == answers[1] != ""
+
+
+def test_a_workspace_of_another_tp_is_shared_out_anew_and_says_so(tmp_path):
+    folder = save_tiny("llama", tmp_path / "folder", **(SIZES | {"num_key_value_heads": 4}))
+    workspace, notes = converted(folder, tmp_path / "workspace", 4, "auto"), []
+    found = []
+    for path, tp in ((folder, 1), (workspace, 2)):
+        runtime = open_runtime(path, EngineConfig("cpu", tp=tp), notes.append)
+        try:
+            answer = runtime.add([5, 6, 7, 8], GenerationConfig(8, temperature=0.0))
+            while not runtime.idle:
+                runtime.step()
+        finally:
+            runtime.close()
+        found.append(answer.tokens)
+    assert found[0] == found[1]
+    told = [note.text for note in notes if isinstance(note, Note)]
+    assert any("converted for tp 4, shared out anew for 2" in text for text in told)
