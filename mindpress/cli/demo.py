@@ -64,7 +64,7 @@ def show(report: "DemoReport", console: Console) -> None:
     )
     console.heading("\nNext")
     console.text(f"mindpress chat {report.converted.target}")
-    console.text("mindpress lite auto-awq YOUR_MODEL --search-scale")
+    console.text("mindpress lite auto-awq YOUR_MODEL")
     console.text(f"\nAll of it took {duration(report.seconds)}.")
 
 
