@@ -1,159 +1,183 @@
-"""Loss and time of mindpress, plain rounding and AutoAWQ at w4 g128 on the same tokens.
+"""Loss, time and memory of mindpress, plain rounding and four rivals on the same tokens.
 
     python -m benchmarks.quality MODEL [MODEL ...] --train TRAIN.txt --test TEST.txt \\
-        --autoawq RIVAL_PYTHON --scratch DIR [--seeds 0 1 2] [--only NAME ...]
+        --scratch DIR --rival autoawq=PYTHON --rival autoround=PYTHON \\
+        --rival gptqmodel=PYTHON --rival llmcompressor=PYTHON
 
 KL is the mean divergence of next-token distributions from the original over windows of 256 tokens
-of the test text, evenly spread, computed by `mindpress.engine` for every output alike. Each method
-is a process of its own, on one thread; times are wall and CPU seconds of the whole process. Seeds
-choose the calibration samples; rivals and plain rounding are measured with the first one only.
+of the test text, evenly spread, computed by `mindpress.engine` for every output alike. Seeds choose
+the calibration samples. Each method is a process of its own, on one thread; times are wall and CPU
+seconds of the whole process, imports included (`quantize_*_seconds` of rivals are without), and
+peak memory is its resident one.
+
+Every result stays in the scratch folder and is used again: an interrupted run goes on where it
+was, and what has changed is measured with `--redo NAME` (`--redo ours`: all but the rivals).
+`--rival NAME` without a Python takes what an earlier run left there. With all four rivals and no
+`--only` the figures are saved as `results/quality.json`, otherwise as `results/rounding.json`.
 """
 
 import argparse
-import os
-import subprocess
+import json
+import shutil
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from benchmarks.machine import save
-from mindpress.calib.datasets import calibration_tokens, read_text
-from mindpress.checkpoint.companions import copy_companions, load_tokenizer
-from mindpress.engine.config import EngineConfig
-from mindpress.engine.loader import load_decoder
-from mindpress.engine.perplexity import cut_windows, score_windows
-from mindpress.formats.quantized import QuantSpec
-from mindpress.lite.rounding import rounded
-from mindpress.sources.folder import open_folder
+from benchmarks.quality_process import Failed, measured
+from benchmarks.quality_score import score, windows_of
+from benchmarks.quality_subjects import (
+    ENVIRONMENTS,
+    LENGTH,
+    NAMES,
+    SAMPLES,
+    Place,
+    Rival,
+    Subject,
+    chosen,
+)
+from mindpress.calib.datasets import calibration_tokens
+from mindpress.checkpoint.companions import load_tokenizer
+from mindpress.errors import MindpressError
 
-SAMPLES, LENGTH = 128, 256
-COMPENSATED = ["--rounding", "compensated"]
-OURS = {
-    "mindpress, nearest": [],
-    "mindpress, nearest, search": ["--search-scale"],
-    "mindpress, compensated, original": [*COMPENSATED, "--propagate", "original", "--refine", "0"],
-    "mindpress, compensated, quantized": [
-        *COMPENSATED,
-        "--propagate",
-        "quantized",
-        "--refine",
-        "0",
-    ],
-    "mindpress, compensated, asymmetric": [*COMPENSATED, "--refine", "0"],
-    "mindpress, compensated": COMPENSATED,
-    "mindpress, compensated, search": [*COMPENSATED, "--search-scale"],
-}
-AS_SHIPPED = "AutoAWQ 0.2.9 as shipped"
-RIVAL = Path(__file__).parent / "rivals" / "autoawq_quantize.py"
+Row = dict[str, Any]
 
 
-def round_plainly(model: Path, target: Path) -> None:
-    """A float folder whose linears are rounded to nearest, nothing else."""
-    target.mkdir(parents=True)
-    source = open_folder(model)
-    linears = {linear.name for linear in source.architecture.block.linears}
-    tensors = load_file(model / "model.safetensors")
-    for name, tensor in tensors.items():
-        if any(name.endswith(f"{linear}.weight") for linear in linears):
-            tensors[name] = rounded(tensor, QuantSpec()).to(tensor.dtype)
-    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
-    (target / "config.json").write_text((model / "config.json").read_text())
-    copy_companions(model, target)
+def place_of(subject: Subject, model: Path, seed: int, args: argparse.Namespace) -> Place:
+    """Where a result is kept; the calibration tokens of the seed are there, too."""
+    calibration = args.scratch / model.name / f"seed-{seed}"
+    tokens = calibration / "tokens.safetensors"
+    if not tokens.exists():
+        calibration.mkdir(parents=True, exist_ok=True)
+        drawn = calibration_tokens(str(args.train), load_tokenizer(model), SAMPLES, LENGTH, seed)
+        save_file({"tokens": drawn}, tokens)
+    slug = subject.name.replace(",", "").replace(" ", "-").lower()
+    folder = calibration if subject.seeded else args.scratch / model.name
+    return Place(model, args.train, seed, tokens, folder / slug / "output")
 
 
-def timed(command: list[str]) -> dict[str, float]:
-    """Wall and CPU seconds of a process."""
-    began = time.perf_counter()
-    # One thread that does not spin: fair where other work runs.
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"failed: {' '.join(command)}")
-    wall, cpu = time.perf_counter() - began, usage.ru_utime + usage.ru_stime
-    return {"wall_seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
+def quantized(subject: Subject, place: Place) -> Row:
+    """Figures of the process that wrote the output, now or in an earlier run."""
+    folder = place.target.parent
+    kept = folder / "run.json"
+    if not kept.exists():
+        command, log = subject.command(place), folder / "run.log"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        figures = measured(command, log)
+        kept.write_text(json.dumps(figures | (told(log) if isinstance(subject, Rival) else {})))
+    return json.loads(kept.read_text())
 
 
-def score(model: Path, output: Path, test: str, count: int) -> dict[str, float | None]:
-    """Perplexity, KL and agreement of `output` against `model`."""
-    import torch
-
-    tokenizer = load_tokenizer(model)
-    ids = torch.tensor(tokenizer(test, add_special_tokens=False, verbose=False)["input_ids"])
-    decoders = [load_decoder(open_folder(f), EngineConfig(device="cpu")) for f in (output, model)]
-    windows = cut_windows(ids, LENGTH)
-    windows = windows[:: max(1, len(windows) // count)]
-    found = asdict(score_windows(decoders[0], windows, decoders[1]))
-    return {name: round(value, 7) for name, value in found.items()}
+def told(log: Path) -> Row:
+    """The last line that is JSON: what a driver says of itself."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line[:1] == "{"]
+    return json.loads(lines[-1])
 
 
-def ours(model: Path, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Every variant of mindpress on one model."""
-    place = args.scratch / model.name / f"seed-{seed}"
-    command = [sys.executable, "-m", "mindpress", "lite", "auto-awq", str(model), "--overwrite",
-               "--calib-dataset", str(args.train), "--calib-samples", str(SAMPLES),
-               "--calib-seqlen", str(LENGTH), "--seed", str(seed), "--batch-size", "8"]  # fmt: skip
-    test, rows = read_text(str(args.test), "test"), {}
-    for number, (name, flags) in enumerate(OURS.items()):
-        if args.only and name not in args.only:
-            continue
-        target = place / str(number)
-        times = timed([*command, *flags, "--work-dir", str(target)])
-        rows[name] = score(model, target, test, args.windows) | times
-    return rows
+def row(subject: Subject, place: Place, args: argparse.Namespace) -> Row:
+    """All figures of one output."""
+    kept = place.target.parent / f"score-{args.windows}.json"
+    run = quantized(subject, place)
+    if not kept.exists():
+        windows = windows_of(place.model, args.test, LENGTH, args.windows)
+        kept.write_text(json.dumps(score(place.model, place.target, windows)))
+    return json.loads(kept.read_text()) | run
 
 
-def rivals(model: Path, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Plain rounding, and AutoAWQ on the same tokens."""
-    place = args.scratch / model.name
-    place.mkdir(parents=True, exist_ok=True)
-    tokens = calibration_tokens(str(args.train), load_tokenizer(model), SAMPLES, LENGTH, seed)
-    save_file({"tokens": tokens}, place / "tokens.safetensors")
-    rival = [str(args.autoawq), str(RIVAL), str(model), str(place / "tokens.safetensors")]
-    times = {}
-    if args.autoawq and not args.skip_autoawq:
-        times["AutoAWQ 0.2.9"] = timed([*rival, str(place / "autoawq")])
-    if args.as_shipped:
-        times[AS_SHIPPED] = timed([*rival, str(place / "as-shipped"), "--as-shipped"])
-    if not (place / "plain").exists():
-        round_plainly(model, place / "plain")
-    folders = {"plain rounding": "plain", "AutoAWQ 0.2.9": "autoawq", AS_SHIPPED: "as-shipped"}
-    test = read_text(str(args.test), "test")
-    return {
-        name: score(model, place / folder, test, args.windows) | times.get(name, {})
-        for name, folder in folders.items()
-        if (place / folder).exists()
-    }
+def add(about: Row, subject: Subject, place: Place, args: argparse.Namespace) -> None:
+    """Add the figures of one output to what is known of its subject, or why there are none."""
+    which = {"model": place.model.name, "seed": place.seed if subject.seeded else None}
+    try:
+        found = row(subject, place, args)
+    except (Failed, MindpressError) as error:
+        about.setdefault("missing", []).append({**which, "reason": str(error)})
+        print(f"{subject.name}: {which}: {error}; see {place.target.parent}", file=sys.stderr)
+        return
+    print(f"{subject.name}: {which}: {found}", file=sys.stderr, flush=True)
+    about |= {"versions": found.pop("versions")} if "versions" in found else {}
+    about.setdefault(which.pop("model"), {"seeds": []})["seeds"].append(which | found)
 
 
-def compare(model: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Every method on one model, by seed."""
-    found = {f"seed {seed}": ours(model, seed, args) for seed in args.seeds}
-    return {"rivals": rivals(model, args.seeds[0], args), **found}
+def mean(rows: list[Row]) -> Row:
+    """Of every number over the seeds."""
+    names = [name for name, value in rows[0].items() if isinstance(value, int | float)]
+    names = [name for name in names if name not in ("seed", "tokens")]
+    return {name: round(fmean(row[name] for row in rows), 7) for name in names}
 
 
-def main() -> None:
+def compared(subjects: list[Subject], args: argparse.Namespace) -> Row:
+    """Every subject: how it was run, and on each model its means over the seeds and its figures.
+
+    All of the first seed is done first.
+    """
+    found: Row = {subject.name: {"command": subject.shown} for subject in subjects}
+    for seed in args.seeds:
+        for subject in subjects:
+            for model in args.models:
+                if subject.seeded or seed == args.seeds[0]:
+                    add(found[subject.name], subject, place_of(subject, model, seed, args), args)
+    for about in found.values():
+        for model in args.models:
+            if model.name in about:
+                about[model.name] = {"mean": mean(about[model.name]["seeds"]), **about[model.name]}
+    return found
+
+
+def forget(subjects: list[Subject], args: argparse.Namespace) -> None:
+    """Remove earlier results of what is to be measured again."""
+    for subject in subjects:
+        ours = "ours" in args.redo and not isinstance(subject, Rival)
+        if ours or subject.name in args.redo:
+            for model in args.models:
+                for seed in args.seeds:
+                    folder = place_of(subject, model, seed, args).target.parent
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def rival(text: str) -> tuple[str, str | None]:
+    """`NAME=PYTHON` or `NAME`."""
+    name, _, python = text.partition("=")
+    if name not in ENVIRONMENTS:
+        raise argparse.ArgumentTypeError(f"{name}: choose from {', '.join(ENVIRONMENTS)}")
+    return name, python or None
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
-    parser.add_argument("--autoawq", type=Path, help="python of AutoAWQ's environment")
-    parser.add_argument("--skip-autoawq", action="store_true", help="score its earlier output")
-    parser.add_argument("--as-shipped", action="store_true", help="also with its fault on CPUs")
-    parser.add_argument("--windows", type=int, default=600, help="of the test text, about")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of our calibrations")
-    parser.add_argument("--only", nargs="+", choices=list(OURS), help="these of our variants")
     parser.add_argument("--scratch", type=Path, required=True)
-    args = parser.parse_args()
-    figures = {model.name: compare(model, args) for model in args.models}
-    command = "python -m benchmarks.quality MODELS --train TRAIN --test TEST --autoawq PYTHON"
-    save("quality", command, {"samples": SAMPLES, "length": LENGTH, **figures})
+    parser.add_argument("--rival", type=rival, action="append", default=[], help="NAME[=PYTHON]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of calibrations")
+    parser.add_argument("--windows", type=int, default=600, help="of the test text, about")
+    parser.add_argument("--only", nargs="+", choices=NAMES, help="these subjects")
+    parser.add_argument("--all-variants", action="store_true", help="and more ways to propagate")
+    parser.add_argument("--redo", nargs="+", choices=[*NAMES, "ours"], default=[])
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    pythons = dict(args.rival)
+    subjects = chosen(pythons, args.all_variants, args.only)
+    forget(subjects, args)
+    figures = compared(subjects, args)
+    whole = set(pythons) == set(ENVIRONMENTS) and not args.only
+    rivals = " ".join(f"--rival {name}=PYTHON" for name in pythons)
+    seeds = " ".join(map(str, args.seeds))
+    command = f"python -m benchmarks.quality MODELS --train TRAIN --test TEST --seeds {seeds}"
+    about = {"samples": SAMPLES, "length": LENGTH, "seeds": args.seeds}
+    save(
+        "quality" if whole else "rounding",
+        " ".join([command, rivals, *["--all-variants"] * args.all_variants]).strip(),
+        {**about, "subjects": figures},
+    )
 
 
 if __name__ == "__main__":

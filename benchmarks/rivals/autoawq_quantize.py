@@ -1,4 +1,4 @@
-"""Quantize a model with AutoAWQ on CPU, on given calibration tokens, and say how long it took.
+"""Quantize a model with AutoAWQ on CPU, on given calibration tokens.
 
 Run with the Python that has `autoawq-requirements.txt` installed, not with mindpress's own.
 Everything but the calibration data is AutoAWQ's default: 4 bits, asymmetric, `duo_scaling` and
@@ -7,28 +7,14 @@ Everything but the calibration data is AutoAWQ's default: 4 bits, asymmetric, `d
 
 import argparse
 import json
-import os
-import resource
-import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from awq import AutoAWQForCausalLM  # pyright: ignore[reportMissingImports]
 from awq.quantize.quantizer import AwqQuantizer  # pyright: ignore[reportMissingImports]
-from safetensors.torch import load_file
-
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "chat_template*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-)
+from driving import drive, parser_of
 
 
 def copy_tensors(module: torch.nn.Module, state: dict[str, torch.Tensor], *_: object) -> None:
@@ -81,93 +67,41 @@ def link_model(model: Path, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config_for_transformers_4(config), indent=2))
 
 
-def copy_tokenizer(model: Path, out: Path) -> None:
-    """Copy the tokenizer files as they are, which AutoAWQ does not save."""
-    for pattern in TOKENIZER_FILES:
-        for file in model.glob(pattern):
-            shutil.copyfile(file, out / file.name)
-
-
-def load_tokens(path: Path) -> torch.Tensor:
-    """The int64 tensor `tokens` of shape [samples, seqlen]."""
-    tokens = load_file(path)["tokens"]
-    if tokens.ndim != 2 or tokens.dtype != torch.int64:
-        raise SystemExit(
-            f"tokens must be int64 [samples, seqlen], got {tokens.dtype} {tokens.ndim}-D"
-        )
-    return tokens
-
-
-def quantize(
-    awq: Any, tokens: torch.Tensor, out: Path, group_size: int, quantizer: type[AwqQuantizer]
-) -> None:
-    """Quantize on the rows of `tokens` and save.
+def quantize(tokens: torch.Tensor, args: argparse.Namespace) -> None:
+    """Load, quantize, save.
 
     AutoAWQ drops rows longer than `max_calib_seq_len`, joins the others and cuts them again at
     that length (512 by default), so it must be told the length of the rows to keep them whole.
     """
-    awq.quantize(
-        tokenizer=None,  # only asked when the calibration data is text
-        quant_config={
-            "zero_point": True,
-            "q_group_size": group_size,
-            "w_bit": 4,
-            "version": "GEMM",
-        },
-        calib_data=tokens.tolist(),
-        max_calib_samples=tokens.shape[0],
-        max_calib_seq_len=tokens.shape[1],
-        quantizer_cls=quantizer,
-    )
-    awq.save_quantized(str(out))
-
-
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Quantize as the command line says; the figures to print."""
-    tokens = load_tokens(args.tokens)
     with tempfile.TemporaryDirectory() as folder:
         link_model(args.model.resolve(), Path(folder))
-        awq = AutoAWQForCausalLM.from_pretrained(folder, device_map="cpu", trust_remote_code=False)
-        start = time.perf_counter()
-        quantizer = AwqQuantizer if args.as_shipped else CpuAwqQuantizer
-        quantize(awq, tokens, args.out, args.group_size, quantizer)
-        seconds = time.perf_counter() - start
-    copy_tokenizer(args.model, args.out)
-    process = psutil.Process(os.getpid())
-    return {
-        "quantize_seconds": round(seconds, 2),
-        "total_seconds": round(time.time() - process.create_time(), 2),
-        "cpu_seconds": round(sum(process.cpu_times()[:2]), 2),
-        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "threads": torch.get_num_threads(),
-        "as_shipped": args.as_shipped,
-    }
+        awq = AutoAWQForCausalLM.from_pretrained(
+            folder,
+            device_map="cpu",
+            torch_dtype=getattr(torch, args.dtype),
+            trust_remote_code=False,
+        )
+        awq.quantize(
+            tokenizer=None,  # only asked when the calibration data is text
+            quant_config={"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"},
+            calib_data=tokens.tolist(),
+            max_calib_samples=tokens.shape[0],
+            max_calib_seq_len=tokens.shape[1],
+            quantizer_cls=AwqQuantizer if args.as_shipped else CpuAwqQuantizer,
+        )
+        awq.save_quantized(str(args.out))
 
 
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", type=Path, help="folder of the model")
-    parser.add_argument("tokens", type=Path, help="safetensors file with int64 `tokens`")
-    parser.add_argument("out", type=Path, help="folder to write, which must not exist")
-    parser.add_argument("--group-size", type=int, default=128)
-    parser.add_argument("--threads", type=int, help="threads of torch; all cores by default")
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument(
         "--as-shipped",
         action="store_true",
         help="keep the fault on CPU that CpuAwqQuantizer corrects",
     )
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Quantize and print one JSON line."""
-    args = parse()
-    if args.out.exists():
-        raise SystemExit(f"{args.out} exists already")
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    print(json.dumps(run(args)))
+    args = parser.parse_args()
+    drive(args, ("autoawq",), lambda tokens: quantize(tokens, args))
 
 
 if __name__ == "__main__":
