@@ -44,19 +44,16 @@ class Compensation:
 
 @dataclass(frozen=True, slots=True)
 class DampedHessian:
-    """X^T X with `added` on its diagonal, and the factor of its inverse."""
+    """X^T X with what the factor of its inverse has `added` to its diagonal."""
 
     hessian: Hessian
-    added: float
     factor: InverseFactor
 
 
 def damp(hessian: Hessian, factor: InverseFactor) -> DampedHessian:
     """Add the factor's damping to the Hessian, in place."""
-    diagonal = hessian.diagonal()
-    added = factor.damping * float(diagonal.mean())
-    diagonal.add_(added)
-    return DampedHessian(hessian, added, factor)
+    hessian.diagonal().add_(factor.added)
+    return DampedHessian(hessian, factor)
 
 
 @torch.no_grad()
@@ -132,4 +129,4 @@ def _row_errors(
 ) -> Float[Tensor, " outputs"]:
     """Without the damping."""
     change = codes.dequantize(torch.float32).sub_(weight)
-    return (change @ damped.hessian).sub_(change, alpha=damped.added).mul_(change).sum(-1)
+    return (change @ damped.hessian).sub_(change, alpha=damped.factor.added).mul_(change).sum(-1)

@@ -105,7 +105,7 @@ def _round_site(
         del lacking
     damped = damp(hessian, factor)
     codes = compensate(weight, damped, task.spec, options)
-    hessian.diagonal().sub_(damped.added)
+    hessian.diagonal().sub_(factor.added)
     raised = factor.damping if factor.damping > damping else None
     return _SiteCodes(codes, raised, _error(weight, codes, hessian))
 

@@ -21,14 +21,16 @@ Hessian = Float32[Tensor, "inputs inputs"]
 
 @dataclass(frozen=True, slots=True)
 class InverseFactor:
-    """(H + damping * mean of diag(H) * 1)^-1 = upper^T upper, with columns in `order`.
+    """(H + added * 1)^-1 = upper^T upper, with columns in `order`.
 
-    `damping` is the share that was needed. Memory: 4 * inputs^2 bytes.
+    `damping` is the share of the mean of diag(H) that was needed, over inputs that were ever
+    active. Memory: 4 * inputs^2 bytes.
     """
 
     upper: Float32[Tensor, "inputs inputs"]
     order: Int[Tensor, " inputs"]
     damping: float
+    added: float
 
 
 @torch.no_grad()
@@ -36,7 +38,8 @@ def factorize(hessian: Hessian, damping: float, *, by_importance: bool = True) -
     """Factor the inverse of the damped `hessian`; its columns by falling diagonal, or as they are.
 
     Damping is raised tenfold until the factor exists: it always does when the Hessian has no NaN,
-    which is a NumericError. An input that was never active counts as one that no other goes with.
+    which is a NumericError. An input that was never active counts as a usual one that no other
+    goes with.
     Peak memory: the factor, 4 * inputs^2 bytes, and a band of it.
 
     Source: Frantar et al. 2022, "GPTQ", section 3.3, step 3. The factor is computed without the
@@ -48,12 +51,13 @@ def factorize(hessian: Hessian, damping: float, *, by_importance: bool = True) -
     order = torch.arange(len(diagonal), device=hessian.device)
     if by_importance:
         order = diagonal.argsort(descending=True, stable=True)
-    counted = torch.where(diagonal == 0, 1.0, diagonal)
-    share, mean = damping, float(counted.mean())
+    active = diagonal[diagonal > 0]
+    mean = float(active.mean()) if len(active) else 1.0
+    counted, share = torch.where(diagonal == 0, mean, diagonal), damping
     while share <= MOST_DAMPING:
         work = hessian[order.unsqueeze(1), order]
         work.diagonal().copy_(counted[order] + share * mean)
         if upper_root(work, NOISE * max(share, EPSILON) * mean):
-            return InverseFactor(invert_upper(work), order, share)
+            return InverseFactor(invert_upper(work), order, share, share * mean)
         share = max(share * MORE_DAMPING, 1e-6)
     raise NumericError("the inputs' second moments are NaN or infinite")

@@ -156,3 +156,13 @@ def test_a_width_the_group_size_does_not_divide_is_refused():
     weight, x = layer(inputs=80)
     with pytest.raises(ConfigError, match="not a multiple"):
         compensated(weight, x.t() @ x, SPEC)
+
+
+def test_the_size_of_the_inputs_changes_no_code():
+    """Also where some are silent: these must not set the measure of the damping."""
+    weight, x = layer()
+    x[:, [3, 50]] = 0
+    hessian = x.t() @ x
+    found = compensated(weight, hessian, SPEC, Compensation(sweeps=1))
+    small = compensated(weight, hessian * 2.0**-30, SPEC, Compensation(sweeps=1))
+    assert (found.codes == small.codes).float().mean() > 0.999
