@@ -27,6 +27,11 @@ from mindpress.sources.folder import ModelFolder
 
 Hidden = Float[Tensor, "samples tokens hidden"]
 
+OVERFLOWS = (
+    "the model overflows: between layers its hidden states are kept in the type of its embedding;"
+    " save it in bfloat16 or float32 first"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

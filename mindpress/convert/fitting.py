@@ -58,7 +58,7 @@ def check_codes(folder: ModelFolder) -> None:
     if spec.bits != BITS:
         raise InputError(
             f"{folder.folder}: {spec.bits}-bit codes; TurboMind holds 4-bit ones",
-            hint=f"quantize with --w-bits 4, or leave it as it is: {ELSEWHERE}",
+            hint=f"quantize with `lite auto-awq` in 4 bits, or leave it as it is: {ELSEWHERE}",
         )
     if spec.group_size == WHOLE_ROW:
         raise InputError(
@@ -75,7 +75,8 @@ def check_codes(folder: ModelFolder) -> None:
         raise InputError(
             f"{folder.folder}: {len(plain)} linears are left in 16 bits, for example `{plain[0]}`;"
             " a workspace is quantized in all of them or in none",
-            hint="quantize with a --w-group-size that divides every input width",
+            hint="quantize with a --w-group-size that divides every input width; layers that 4 bits"
+            " ruin need more bits, and " + ELSEWHERE,
         )
 
 

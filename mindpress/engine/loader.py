@@ -253,7 +253,7 @@ def _tell_dense(layers: list[Layer], place: Placement, listener: Listener) -> No
     if rounding:
         why = "some of their weights are floats in the model"
     elif place.kernels.name != "reference":
-        why = "the kernel takes 4 bits in groups of a multiple of 32, the weights have other ones"
+        why = "the kernel takes 4 bits in groups of a multiple of 32, and the model holds others"
     if dense:
         listener(Note(f"{dense} of {len(linears)} linears are floats in memory: {why}"))
 

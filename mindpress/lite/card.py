@@ -6,7 +6,7 @@ from shlex import quote
 from huggingface_hub import ModelCardData
 
 from mindpress.lite.recipe import WHOLE_ROW, Recipe
-from mindpress.lite.report import QuantizationReport
+from mindpress.lite.report import QuantizationReport, left_blocks
 
 COMMANDS = {"awq": "auto_awq", "gptq": "auto_gptq", "smooth_quant": "smooth_quant"}
 NAMES = {"awq": "AWQ", "gptq": "GPTQ", "smooth_quant": "SmoothQuant (W8A8)"}
@@ -45,7 +45,7 @@ def model_card(report: QuantizationReport) -> str:
 | bits per weight | {report.bits_per_weight:.2f} |
 | calibration | {calibration.dataset}, {calibration.samples} samples of \
 {report.calibration_length} tokens, seed {calibration.seed} |
-| mean output error of a layer | {report.mean_error:.3%} \
+{_left(report)}| mean output error of a layer | {report.mean_error:.3%} \
 (plain rounding {report.mean_plain_error:.3%}) |
 
 Settings and errors of every layer are in `report.json` and `report.html`.
@@ -78,6 +78,11 @@ def _rounding(recipe: Recipe) -> list[str]:
         f"--propagate {recipe.path}",
         f"--refine {recipe.sweeps}",
     ]
+
+
+def _left(report: QuantizationReport) -> str:
+    left = left_blocks(report.layers)
+    return f"| layers left in 16 bits | {', '.join(map(str, left))} (from 0) |\n" if left else ""
 
 
 def _groups(recipe: Recipe) -> str:

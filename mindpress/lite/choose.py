@@ -23,8 +23,10 @@ from mindpress.lite.task import BlockCodes, BlockTask, SiteScales, Statistics, W
 
 PLAIN = "plain rounding"
 FLOATS = "16 bits"
-# The block's output would be further off than without the block.
+# A block is left in floats when its output would be further off than without it, and floats are
+# not: layers before it may have left them as far off.
 LOST = 1.0
+FLOATS_GAIN = 0.5
 
 Hidden = Float[Tensor, "samples tokens hidden"]
 
@@ -41,7 +43,8 @@ class HeldOut:
 class Choice:
     """The block that was kept; errors are relative: |difference|^2 / |what the block adds|^2.
 
-    `sites` are of its linears or, where compensation was tried, of the compensated ones.
+    `sites` are of its linears; none where compensation was tried in vain, for what they are
+    measured with is used up.
     """
 
     result: BlockCodes
@@ -101,13 +104,14 @@ def choose(
         method = f"{smoothed}, compensated" if best.scales else "compensated"
         found = compensate_block(weights, task, best.scales, inputs, method)
         best = min(best, measured(found.codes, best.scales), key=_error_of)
-        sites = found.sites
+        sites = found.sites if best.result else {}
     elif search:
         clipped = "scaled and clipped" if best.scales else "clipped"
         best = min(best, attempt(clipped, best.scales, seen), key=_error_of)
     _check_error(block, best.error)
     if best.error >= LOST:
-        return _left_in_floats(weights, task, best.error, tried)
+        floats = measured(_in_floats(weights, task, best.error), {})
+        best, sites = _unless_saved(best, sites, floats)
     result = best.result or quantize_block(weights, task, best.scales, None, best.method)
     if sites is None:
         sites = site_errors(weights, result, task, best.scales, seen)
@@ -122,12 +126,17 @@ def _check_error(block: LiveBlock, error: float) -> None:
         )
 
 
-def _left_in_floats(
-    weights: Weights, task: BlockTask, error: float, tried: dict[str, float]
-) -> Choice:
+def _unless_saved(
+    best: _Attempt, sites: dict[str, float] | None, floats: _Attempt
+) -> tuple[_Attempt, dict[str, float] | None]:
+    """`best` and its sites, unless floats are far better."""
+    return (floats, {}) if floats.error < FLOATS_GAIN * best.error else (best, sites)
+
+
+def _in_floats(weights: Weights, task: BlockTask, error: float) -> BlockCodes:
     note = f"left in 16 bits: quantized, its output is off by {error:.0%} of what the layer adds"
     floats = {name: weights[name].to(task.stored).cpu() for name in weights}
-    return Choice(BlockCodes(FLOATS, {}, floats, (note,)), 0.0, tried[PLAIN], tried, {})
+    return BlockCodes(FLOATS, {}, floats, (note,))
 
 
 def _error_of(attempt: _Attempt) -> float:

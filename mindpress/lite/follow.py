@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mindpress.calib.lent import Lender, as_they_are, lent
 from mindpress.calib.statistics import PairStatistics
-from mindpress.calib.stream import LiveBlock
+from mindpress.calib.stream import OVERFLOWS, LiveBlock
 from mindpress.errors import NumericError
 from mindpress.formats.finite import is_finite
 from mindpress.lite.moments import Moments
@@ -108,7 +108,7 @@ class FollowedInputs:
         if not is_finite(found.hessian.diagonal()):
             raise NumericError(
                 f"layer {self.follower.index}, {site.name}: activations are NaN or infinite",
-                hint="the model overflows; try --device cpu, which computes in 32 bits",
+                hint=OVERFLOWS,
             )
         if self.original is None:
             return Moments(found.hessian)

@@ -158,7 +158,7 @@ class _Run:
         with self.stream.block(index) as block:
             choice = walk.quantize(block)
         for note in choice.result.notes:
-            listener(Note(f"layer {index}, {note}"))
+            listener(Note(f"{self.plan.source.architecture.layer(index)}: {note}"))
         for name, tensor in block_output(self.plan, self.stream.runs, index, choice.result):
             self.writer.write(name, tensor)
         give_back()
@@ -210,7 +210,9 @@ def _compensation(recipe: Recipe, tokens: int) -> Compensation | None:
 
 
 def _told_few(recipe: Recipe, plan: QuantizationPlan, tokens: int) -> str | None:
-    """What to say when there are fewer tokens than inputs of some linear."""
+    """What to say when there is one sample, or fewer tokens than inputs of some linear."""
+    if recipe.calibration.samples == 1:
+        return "with one calibration sample layers are judged on the tokens they are calibrated on"
     options = _compensation(recipe, tokens)
     widest = max(planned.inputs for planned in plan.linears)
     if options is None or tokens >= widest:

@@ -7,7 +7,7 @@ from torch import Tensor
 from mindpress.calib.capture import capture_inputs
 from mindpress.calib.lent import as_they_are, empty_weights, lent, stored_weights
 from mindpress.calib.statistics import InputStatistics
-from mindpress.calib.stream import LiveBlock
+from mindpress.calib.stream import OVERFLOWS, LiveBlock
 from mindpress.errors import ConfigError, NumericError
 from mindpress.lite.choose import Choice, HeldOut, choose, load_result
 from mindpress.lite.follow import FollowedInputs, OriginalInputs, SiteInputs
@@ -134,7 +134,7 @@ class Walk:
             if not statistics.finite:
                 raise NumericError(
                     f"layer {block.index}, {name}: activations are NaN or infinite",
-                    hint="the model overflows; try --device cpu, which computes in 32 bits",
+                    hint=OVERFLOWS,
                 )
         return seen
 

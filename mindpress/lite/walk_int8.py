@@ -1,7 +1,7 @@
 """A block's turn when it becomes int8 weights for int8 activations."""
 
 from mindpress.calib.capture import capture_inputs
-from mindpress.calib.stream import LiveBlock
+from mindpress.calib.stream import OVERFLOWS, LiveBlock
 from mindpress.errors import ConfigError, NumericError
 from mindpress.lite.choose import Choice, HeldOut
 from mindpress.lite.choose_int8 import choose_int8
@@ -49,6 +49,6 @@ class Int8Walk(Walk):
             if not rows.finite:
                 raise NumericError(
                     f"layer {block.index}, {name}: activations are NaN or infinite",
-                    hint="the model overflows; try --device cpu, which computes in 32 bits",
+                    hint=OVERFLOWS,
                 )
         return seen

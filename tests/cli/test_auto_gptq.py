@@ -83,7 +83,10 @@ def test_workspaces_take_four_bits_of_gptq_and_no_others(run, model, tmp_path):
         assert ran.code == code, ran.err
         assert target.exists() == (code == 0)
     assert "gptq-3: 3-bit codes; TurboMind holds 4-bit ones" in ran.err
-    assert "hint: quantize with --w-bits 4, or leave it as it is: mindpress chat" in ran.err
+    assert (
+        "hint: quantize with `lite auto-awq` in 4 bits, or leave it as it is: mindpress chat"
+        in ran.err
+    )
     named = run("convert", tmp_path / "gptq-4", "--dst-path", tmp_path / "w", "--model-format",
                 "awq")  # fmt: skip
     assert named.code == 2

@@ -53,7 +53,7 @@ def test_a_ruined_layer_stays_in_floats(fragile, tmp_path, changes):
     report = quantize_model(recipe, tmp_path / "out", listener=notes.append)
     assert [layer.method == FLOATS for layer in report.layers] == [False, True, False]
     told = [note.text for note in notes if isinstance(note, Note)]
-    assert any(text.startswith("layer 1, left in 16 bits") for text in told)
+    assert any(text.startswith("model.layers.1: left in 16 bits") for text in told)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert "layers.1.mlp.down_proj" in json.dumps(config["quantization_config"]).replace("\\", "")
     tensors = open_source(tmp_path / "out").checkpoint.tensors.values()
@@ -61,3 +61,13 @@ def test_a_ruined_layer_stays_in_floats(fragile, tmp_path, changes):
     ours, theirs = (open_source(folder).linears(1) for folder in (tmp_path / "out", fragile))
     assert all(torch.equal(ours[role].weight, theirs[role].weight) for role in theirs)
     load_decoder(open_source(tmp_path / "out"), EngineConfig(device="cpu"))
+
+
+def test_a_layer_that_adds_nothing_becomes_codes(tmp_path):
+    """It is as far off as the layers before it left it, in floats, too."""
+    folder = save_tiny("llama", tmp_path / "m", num_hidden_layers=3)
+    damage(folder, **{f"model.layers.1.{name}.weight": torch.zeros_like
+                      for name in ("self_attn.o_proj", "mlp.down_proj")})  # fmt: skip
+    recipe = Recipe(str(folder), group_size=32, calibration=FEW_LONGER)
+    report = quantize_model(recipe, tmp_path / "out")
+    assert FLOATS not in [layer.method for layer in report.layers]
