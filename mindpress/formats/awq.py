@@ -76,7 +76,9 @@ class AwqLayout:
 
     def quantization_config(self, left: LeftOut) -> dict[str, Any]:
         """`quantization_config` of config.json; the head is never converted by its readers."""
-        return quantization_config(self.spec, (*left.linears, *left.others))
+        return quantization_config(
+            self.spec, (*left.linears, *(f"{block}." for block in left.whole))
+        )
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         """The tensors of a linear."""

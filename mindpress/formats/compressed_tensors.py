@@ -155,7 +155,7 @@ class CompressedLayout:
             "format": self.kind,
             "quantization_status": "compressed",
             "config_groups": {"group_0": scheme},
-            "ignore": list(left.names),
+            "ignore": [*left.names, *(rf"{REGEX}{re.escape(b)}\..*" for b in left.whole)],
             "kv_cache_scheme": None,
             "global_compression_ratio": None,
         }

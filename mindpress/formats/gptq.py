@@ -110,9 +110,9 @@ class GptqLayout:
             "checkpoint_format": named,
             "pack_dtype": "int32",
         }
-        if left.linears or left.others:
+        if left.linears or left.whole:
             rules = [rf".*\.{re.escape(name)}$" for name in left.linears]
-            rules += [f"{re.escape(name)}$" for name in left.others]
+            rules += [rf"{re.escape(block)}\..*" for block in left.whole]
             config["dynamic"] = {f"{LEFT_OUT}{rule}": {} for rule in rules}
         return config
 

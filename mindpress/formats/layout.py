@@ -30,19 +30,20 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """Modules that stay in floats: the head, `linears`, by their names in each of `blocks`, and
-    `others` by their full names.
+    every linear of the blocks in `whole`. Programs that fuse linears name them otherwise, so that
+    rules for whole blocks go by the block.
     """
 
     head: str
     linears: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them by their full names."""
+        """Those of `head` and `linears` by their full names."""
         inner = (f"{block}.{linear}" for block in self.blocks for linear in self.linears)
-        return tuple(dict.fromkeys((self.head, *inner, *self.others)))
+        return self.head, *inner
 
 
 @runtime_checkable

@@ -26,7 +26,9 @@ _LAYOUTS: dict[str, Callable[[QuantSpec], Layout]] = {
 def written_layout(name: str, spec: QuantSpec) -> Layout:
     """The layout `name` for codes of `spec`; ConfigError when it does not hold their width."""
     if name not in _LAYOUTS:
-        raise ConfigError(f"--format {name}: not known", hint=f"use auto, {', '.join(_LAYOUTS)}")
+        raise ConfigError(
+            f"--format {name}: not known", hint="use auto, awq, gptq or compressed-tensors"
+        )
     if spec.bits not in _WIDTHS[name]:
         raise _too_narrow(name, spec.bits)
     return _LAYOUTS[name](spec)

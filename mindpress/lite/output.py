@@ -62,8 +62,7 @@ def output_config(plan: QuantizationPlan, left: tuple[int, ...] = ()) -> dict[st
 def _left_out(plan: QuantizationPlan, left: tuple[int, ...]) -> LeftOut:
     architecture = plan.source.architecture
     blocks = tuple(architecture.layer(index) for index in range(plan.source.shape.layers))
-    linears = (linear.name for linear in architecture.block.linears)
-    whole = tuple(f"{blocks[index]}.{name}" for name in linears for index in left)
+    whole = tuple(blocks[index] for index in left)
     return LeftOut(architecture.head, plan.skipped, blocks, whole)
 
 

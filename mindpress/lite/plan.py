@@ -13,6 +13,7 @@ from mindpress.formats.layout import Layout
 from mindpress.formats.quantized import WHOLE_ROW, QuantSpec
 from mindpress.formats.written import written_layout
 from mindpress.lite.recipe import Recipe
+from mindpress.lite.row_sample import ROWS_KEPT
 from mindpress.models.description import Linear
 from mindpress.models.tensors import Shapes, block_tensors, linear_shape, outer_tensors
 from mindpress.sources.folder import ModelFolder, open_folder
@@ -217,7 +218,10 @@ def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
     largest = max(shape.inner * shape.hidden, 1)
     table = shape.vocab * shape.hidden * 2
     trial = BYTES_FLOAT32 * (block + batch + 3 * largest) + 2 * block
-    if recipe.searches or recipe.path == "original":
+    if recipe.algorithm == "smooth_quant":
+        rows = 2 * shape.hidden + shape.heads * shape.head_dim + shape.inner
+        trial += BYTES_FLOAT32 * ROWS_KEPT * rows
+    elif recipe.searches or recipe.path == "original":
         trial += BYTES_FLOAT32 * hessians
     if recipe.rounding == "nearest":
         return max(trial, table) + _hidden_bytes(source, recipe, length)

@@ -88,8 +88,9 @@ def quantize_model(
 
     Everything is checked before the first block. An interrupted run leaves a hidden folder
     beside `target`; the same call goes on from it (with `overwrite` it starts afresh). Peak
-    memory: one block in float32, X^T X of its inputs, the codes of two candidates and the hidden
-    states of the calibration set; with asymmetric calibration two blocks and two such sets.
+    memory, beside the hidden states of the calibration set (two such sets with asymmetric
+    calibration): one block in float32 with X^T X of its inputs and its codes, or the block as it is
+    stored with three matrices of the size of its widest X^T X.
     """
     started = time.monotonic()
     return_large_blocks()

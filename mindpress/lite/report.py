@@ -10,7 +10,7 @@ from typing import Any
 from mindpress import __version__
 from mindpress.lite.choose import FLOATS, PLAIN, Choice
 from mindpress.lite.plan import QuantizationPlan
-from mindpress.lite.recipe import Recipe
+from mindpress.lite.recipe import WHOLE_ROW, Recipe
 from mindpress.memory import peak_bytes
 from mindpress.report.chart import bar_chart
 from mindpress.report.numbers import duration, number, size
@@ -161,6 +161,10 @@ def _outcome(report: QuantizationReport) -> Mapping[str, str | float]:
 def _settings(report: QuantizationReport) -> Mapping[str, str | float]:
     recipe = asdict(report.recipe)
     calibration = recipe.pop("calibration")
+    used = report.recipe
+    recipe |= {"format": report.format, "propagate": used.path, "refine": used.sweeps}
+    recipe["search_scale"] = used.searches if used.smooths else None
+    recipe["group_size"] = "whole row" if used.group_size == WHOLE_ROW else used.group_size
     settings = {name.replace("_", " "): value for name, value in recipe.items()}
     settings |= {f"calibration {name}": value for name, value in calibration.items()}
     settings["calibration length used"] = report.calibration_length
