@@ -172,7 +172,8 @@ def main() -> None:
     rivals = " ".join(f"--rival {name}=PYTHON" for name in pythons)
     seeds = " ".join(map(str, args.seeds))
     command = f"python -m benchmarks.quality MODELS --train TRAIN --test TEST --seeds {seeds}"
-    about = {"samples": SAMPLES, "length": LENGTH, "seeds": args.seeds}
+    command += f" --windows {args.windows}"
+    about = {"samples": SAMPLES, "length": LENGTH, "seeds": args.seeds, "windows": args.windows}
     save(
         "quality" if whole else "rounding",
         " ".join([command, rivals, *["--all-variants"] * args.all_variants]).strip(),
