@@ -108,7 +108,7 @@ def choose(
     elif search:
         clipped = "scaled and clipped" if best.scales else "clipped"
         best = min(best, attempt(clipped, best.scales, seen), key=_error_of)
-    _check_error(block, best.error)
+    check_error(block, best.error)
     if best.error >= LOST:
         floats = measured(_in_floats(weights, task, best.error), {})
         best, sites = _unless_saved(best, sites, floats)
@@ -118,7 +118,8 @@ def choose(
     return Choice(result, best.error, tried[PLAIN], tried, sites)
 
 
-def _check_error(block: LiveBlock, error: float) -> None:
+def check_error(block: LiveBlock, error: float) -> None:
+    """NumericError when the best there is made a block NaN or infinite."""
     if not isfinite(error):
         raise NumericError(
             f"layer {block.index}: its output is NaN or infinite once it is quantized",
@@ -145,6 +146,11 @@ def _error_of(attempt: _Attempt) -> float:
 
 def _error(block: LiveBlock, result: BlockCodes, held: HeldOut) -> float:
     load_result(block.module, result)
+    return disturbance(block, held)
+
+
+def disturbance(block: LiveBlock, held: HeldOut) -> float:
+    """|difference|^2 / |what the block adds|^2 as the live module is now."""
     off, added = 0.0, 0.0
     for inputs, outputs in zip(held.inputs.split(1), held.outputs.split(1), strict=True):
         target = outputs.to(block.stream.device)

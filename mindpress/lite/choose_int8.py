@@ -9,8 +9,15 @@ from math import isfinite
 import torch
 
 from mindpress.calib.stream import LiveBlock
-from mindpress.errors import NumericError
-from mindpress.lite.choose import PLAIN, Choice, HeldOut, load_result, release
+from mindpress.lite.choose import (
+    PLAIN,
+    Choice,
+    HeldOut,
+    check_error,
+    disturbance,
+    load_result,
+    release,
+)
 from mindpress.lite.rounded_inputs import rounded_inputs
 from mindpress.lite.smooth_quant import Rows, int8_block, search_block
 from mindpress.lite.task import BlockCodes, BlockTask
@@ -38,11 +45,7 @@ def choose_int8(block: LiveBlock, task: BlockTask, seen: Rows, held: HeldOut) ->
         tried[SMOOTHED] = int8_disturbance(block, smoothed, held)
         if tried[SMOOTHED] < tried[PLAIN] or not isfinite(tried[PLAIN]):
             best = smoothed
-    if not isfinite(tried[best.method]):
-        raise NumericError(
-            f"layer {block.index}: its output is NaN or infinite once it is quantized",
-            hint="try --dtype bfloat16",
-        )
+    check_error(block, tried[best.method])
     sites = {
         name: one.plain_error if best.method == PLAIN else one.error for name, one in found.items()
     }
@@ -56,10 +59,5 @@ def int8_disturbance(block: LiveBlock, result: BlockCodes, held: HeldOut) -> flo
     The live module's weights are replaced.
     """
     load_result(block.module, result)
-    off, added, device = 0.0, 0.0, block.stream.device
     with rounded_inputs(block.module, result.codes):
-        for inputs, outputs in zip(held.inputs.split(1), held.outputs.split(1), strict=True):
-            target = outputs.to(device)
-            off += float((block.run(inputs).float() - target).square().sum())
-            added += float((target - inputs.to(device).float()).square().sum())
-    return off / added if added else off
+        return disturbance(block, held)

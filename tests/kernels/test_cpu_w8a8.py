@@ -10,20 +10,11 @@ from mindpress.kernels.matmul_w8a8 import cpu
 from mindpress.kernels.matmul_w8a8.cpu import matmul_w8a8_cpu, pack_int8_weight
 from mindpress.kernels.matmul_w8a8.reference import matmul_w8a8_reference
 from mindpress.kernels.matmul_w8a8.weight import Int8Weight, quantize_weight
-from mindpress.kernels.native import call, library
 from mindpress.kernels.quantize_rows.cpu import quantize_rows_cpu
 from mindpress.kernels.quantize_rows.reference import quantize_rows_reference
 from mindpress.kernels.quantize_rows.rows import Int8Rows
 
 ROWS = pytest.mark.parametrize("rows", [1, 3, 63, 65])
-
-
-@pytest.fixture(params=library.INSTRUCTION_SETS[1:])
-def instructions(request, native, monkeypatch):
-    if request.param not in native.instruction_sets:
-        pytest.skip(f"this processor has no {request.param}")
-    monkeypatch.setattr(call, "INSTRUCTIONS", request.param)
-    return request.param
 
 
 def gaussian(*size):
