@@ -57,6 +57,10 @@ class RandomSource:
         return {linear.roles[0]: LinearWeight(self._weight(linear.roles[0]))
                 for linear in LLAMA.block.linears}  # fmt: skip
 
+    def spec_of(self, layer: int, role: Role) -> QuantSpec | None:  # noqa: ARG002
+        """That of all."""
+        return self.spec
+
     def norms(self, layer: int) -> dict[str, Tensor]:  # noqa: ARG002 - named by the protocol
         """Ones."""
         ones = torch.ones(self.shape.hidden, device=self.device)

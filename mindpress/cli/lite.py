@@ -32,6 +32,7 @@ from mindpress.cli.quantize_options import (
     SearchOpt,
     ShardOpt,
     SymmetricOpt,
+    TargetOpt,
     WorkDirOpt,
 )
 from mindpress.cli.smooth_quant import smooth_quant
@@ -61,6 +62,7 @@ def auto_awq(
     rounding: RoundingOpt = "compensated",
     propagate: PropagateOpt = "auto",
     refine: RefineOpt = None,
+    target_bpw: TargetOpt = None,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
     seed: SeedOpt = 0,
@@ -88,6 +90,7 @@ def auto_awq(
         rounding=rounding,
         propagate=propagate,
         refine=refine,
+        target_bpw=target_bpw,
         calibration=Calibration(calib_dataset, calib_samples, calib_seqlen, seed, batch_size),
         device=device,
         dtype=dtype,
@@ -114,6 +117,7 @@ def auto_gptq(
     rounding: RoundingOpt = "compensated",
     propagate: PropagateOpt = "auto",
     refine: RefineOpt = None,
+    target_bpw: TargetOpt = None,
     device: DeviceOpt = "auto",
     dtype: DtypeOpt = "auto",
     seed: SeedOpt = 0,
@@ -141,6 +145,7 @@ def auto_gptq(
         rounding=rounding,
         propagate=propagate,
         refine=refine,
+        target_bpw=target_bpw,
         calibration=Calibration(calib_dataset, calib_samples, calib_seqlen, seed, batch_size),
         device=device,
         dtype=dtype,
@@ -157,7 +162,7 @@ app.command("calibrate")(calibrate)
 app.command("kv-qparams")(kv_qparams)
 
 
-def default_target(model: str, bits: int, algorithm: Algorithm = "awq") -> Path:
+def default_target(model: str, bits: str, algorithm: Algorithm = "awq") -> Path:
     """Where the model goes when --work-dir is not given."""
     return Path("workspaces") / f"{model_name(model)}-{algorithm}-w{bits}"
 
@@ -165,6 +170,7 @@ def default_target(model: str, bits: int, algorithm: Algorithm = "awq") -> Path:
 def _quantize(
     recipe: Recipe, work_dir: Path | None, dry_run: bool, overwrite: bool, console: Console
 ) -> None:
-    target = work_dir or default_target(recipe.model, recipe.bits, recipe.algorithm)
+    bits = str(recipe.target_bpw or recipe.bits)
+    target = work_dir or default_target(recipe.model, bits, recipe.algorithm)
     act = quantize.show_plan if dry_run else quantize.run
     act(recipe, target, overwrite, console)

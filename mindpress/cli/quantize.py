@@ -14,23 +14,25 @@ def show_plan(recipe: Recipe, target: Path, overwrite: bool, console: Console) -
 
     found = check_request(recipe, target, overwrite=overwrite).plan
     console.result({**found.as_dict(), "target": target})
-    console.heading(f"Plan: {recipe.model} -> {target} ({recipe.bits} bits); nothing was written")
+    console.heading(f"Plan: {recipe.model} -> {target} ({recipe.width}); nothing was written")
     console.pairs(
         {
             "family": found.source.architecture.hf_class,
-            "format": f"{found.layout.label}, for {', '.join(found.layout.readers)}",
+            "format": f"{found.layout.label}, for {', '.join(found.readers)}",
             "size": f"{size(found.bytes_before)} -> {size(found.bytes_after)}",
-            "bits per weight": number(found.bits_per_weight),
+            "bits per weight": f"{number(found.bits_per_weight)}, of linears alone"
+            f" {number(found.linear_bits_per_weight)}",
             "peak memory": f"about {size(found.peak_memory)} above the bare process",
             "hidden states": f"{size(found.hidden_bytes)} of that",
             "calibration": f"{recipe.calibration.samples} samples of {found.length} tokens",
         }
     )
     console.text()
+    widths = " or ".join(map(str, found.widths))
     console.table(
         ["linear of each layer", "inputs", "outputs", "bits"],
         [
-            [p.linear.name, str(p.inputs), str(p.outputs), "16" if p.obstacle else str(recipe.bits)]
+            [p.linear.name, str(p.inputs), str(p.outputs), "16" if p.obstacle else widths]
             for p in found.linears
         ],
     )
@@ -46,14 +48,15 @@ def run(recipe: Recipe, target: Path, overwrite: bool, console: Console) -> None
         report = quantize_model(recipe, target, overwrite=overwrite, listener=listener)
     console.result(report.as_dict())
     share = report.bytes_after / report.bytes_before
-    console.heading(f"Quantized {recipe.model} to {recipe.bits} bits")
+    console.heading(f"Quantized {recipe.model} to {recipe.width}")
     console.pairs(
         {
             "folder": str(report.target),
             "format": f"{report.format}, for {', '.join(report.readers)}",
             "size": f"{size(report.bytes_before)} -> {size(report.bytes_after)} "
             f"({percent(share)} of the original)",
-            "bits per weight": number(report.bits_per_weight),
+            "bits per weight": f"{number(report.bits_per_weight)}, of linears alone"
+            f" {number(report.linear_bits_per_weight)}",
             "error of a layer": f"{number(report.mean_error)} "
             f"(plain rounding {number(report.mean_plain_error)})",
             "time": duration(report.seconds),

@@ -51,6 +51,14 @@ RefineOpt = Annotated[
         help="Sweeps that improve codes and scales after compensation; 2 when not given.",
     ),
 ]
+TargetOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--target-bpw",
+        help="Mean bits per weight of the linears, scales included: the most sensitive get 8 bits, "
+        "or 16, as far as it reaches. For example 4.5.",
+    ),
+]
 FormatOpt = Annotated[
     Literal["auto", "awq", "gptq", "compressed-tensors"],
     typer.Option(

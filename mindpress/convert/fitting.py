@@ -65,12 +65,19 @@ def check_codes(folder: ModelFolder) -> None:
             f"{folder.folder}: one scale for a whole row; a workspace needs groups",
             hint="quantize with --w-group-size 128",
         )
-    plain = [
-        name
+    specs = {
+        f"{folder.architecture.layer(layer)}.{linear.name}": folder.spec_of(layer, linear.roles[0])
         for layer in range(folder.shape.layers)
         for linear in folder.architecture.block.linears
-        if (name := f"{folder.architecture.layer(layer)}.{linear.name}") not in folder.coded
-    ]
+    }
+    plain = [name for name, own in specs.items() if own is None]
+    others = [name for name, own in specs.items() if own not in (None, spec)]
+    if others:
+        raise InputError(
+            f"{folder.folder}: linears have different widths, for example `{others[0]}`; all of a"
+            " workspace have one",
+            hint=f"quantize without --target-bpw, or leave it as it is: {ELSEWHERE}",
+        )
     if plain:
         raise InputError(
             f"{folder.folder}: {len(plain)} linears are left in 16 bits, for example `{plain[0]}`;"

@@ -181,7 +181,8 @@ def stack(parts: Sequence[LinearWeight], place: Placement, name: str) -> Own:
     """
     bias = _bias(parts, place, name)
     codes = [part.weight for part in parts if isinstance(part.weight, QuantizedWeight)]
-    if len(codes) == len(parts) and _stays_in_codes(codes, place):
+    alike = len(codes) == len(parts) and len({part.spec for part in codes}) == 1
+    if alike and _stays_in_codes(codes, place):
         stacked = stack_rows(codes).to(place.device)
         check_finite(stacked.scales, f"{name} scales", NOT_FINITE)
         if place.rounds(stacked.spec, stacked.codes.shape[1]):

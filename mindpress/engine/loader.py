@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from jaxtyping import Float
@@ -128,19 +129,17 @@ def _smaller(source: ModelSource, dtype: torch.dtype) -> str | None:
 
 def _saved(source: ModelSource, place: Placement) -> int:
     """Bytes that weights kept in codes take less than in the type they compute in."""
-    spec, shape = source.spec, source.shape
-    saved = _saved_outside(source, place)
-    if spec is None:
-        return saved
-    saved = float(saved)
-    for role, outputs in shape.rows.items():
-        inputs = shape.columns[role]
+    shape, saved = source.shape, float(_saved_outside(source, place))
+    for layer, (role, outputs) in product(range(shape.layers), shape.rows.items()):
+        spec, inputs = source.spec_of(layer, role), shape.columns[role]
+        if spec is None:
+            continue
         kept = place.dtype.itemsize
         if place.rounds(spec, inputs):
             kept = 1 + 4 / inputs
         elif place.kernels.packs(spec, outputs, inputs):
             kept = 0.5 + 5 / min(spec.group_of(inputs), LARGEST_GROUP)
-        saved += shape.layers * outputs * inputs * (place.dtype.itemsize - kept)
+        saved += outputs * inputs * (place.dtype.itemsize - kept)
     return int(saved)
 
 

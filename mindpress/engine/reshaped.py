@@ -1,6 +1,7 @@
 """A model on disk as another one: with a lengthened context, or as the part of one process."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from mindpress.sources.source import LinearWeight, ModelSource
 
 # Their outputs are shared out, and so the inputs of the two linears that read them.
 SHARED_OUTPUTS: tuple[Role, ...] = ("query", "key", "value", "gate", "up")
+SHARED_INPUTS: tuple[Role, ...] = ("output", "down")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class Reshaped:
     @property
     def spec(self) -> QuantSpec | None:
         return self.source.spec
+
+    def spec_of(self, layer: int, role: Role) -> QuantSpec | None:
+        return self.source.spec_of(layer, role)
 
     @property
     def activations(self) -> Activations | None:
@@ -111,13 +116,13 @@ def part_of(source: ModelSource, rank: int, tp: int) -> ModelSource:
 
 def check_divisible(source: ModelSource, tp: int) -> None:
     """Every process gets as many heads, channels and whole groups as the others."""
-    shape, spec = source.shape, source.spec
-    sizes = {"heads": shape.heads, "kv heads": shape.kv_heads, "inner channels": shape.inner}
-    if spec is not None:
-        for role in ("output", "down"):
-            columns = shape.columns[role]
-            sizes[f"groups of `{role}`"] = columns // spec.group_of(columns)
-    for name, size in sizes.items():
+    shape = source.shape
+    sizes = {("heads", shape.heads), ("kv heads", shape.kv_heads), ("inner channels", shape.inner)}
+    for layer, role in product(range(shape.layers), SHARED_INPUTS):
+        spec, columns = source.spec_of(layer, role), shape.columns[role]
+        if spec is not None:
+            sizes.add((f"groups of `{role}`", columns // spec.group_of(columns)))
+    for name, size in sorted(sizes):
         if size % tp:
             raise ConfigError(
                 f"tp {tp}: {size} {name} cannot be shared out evenly", hint="use a smaller tp"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mindpress.errors import InputError
-from mindpress.formats.layout import WORDS, LeftOut, Part
+from mindpress.formats.layout import WORDS, LeftOut, Part, Widths
 from mindpress.formats.packing import (
     AWQ_ORDER,
     AWQ_ORDER_8BIT,
@@ -70,15 +70,23 @@ class AwqLayout:
             for part, shape in shapes.items()
         }
 
+    def of(self, name: str) -> "AwqLayout":  # noqa: ARG002 - as every layout
+        """All linears have one width."""
+        return self
+
+    def with_spec(self, spec: QuantSpec) -> "AwqLayout":
+        """The same for other codes."""
+        return AwqLayout(spec)
+
     def skips(self, name: str) -> bool | None:  # noqa: ARG002 - as every layout
         """`modules_to_not_convert` holds pieces of names, read by every tool in its own way."""
         return None
 
-    def quantization_config(self, left: LeftOut) -> dict[str, Any]:
+    def quantization_config(self, left: LeftOut, widths: Widths) -> dict[str, Any]:  # noqa: ARG002
         """`quantization_config` of config.json; the head is never converted by its readers."""
-        return quantization_config(
-            self.spec, (*left.linears, *(f"{block}." for block in left.whole))
-        )
+        blocks = (f"{block}." for block in left.whole)
+        singly = (name for group in left.groups for name in group)
+        return quantization_config(self.spec, (*left.linears, *blocks, *singly))
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         """The tensors of a linear."""

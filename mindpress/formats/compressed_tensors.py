@@ -14,17 +14,15 @@ compressed_tensors_wNa16.py (which widths are read).
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mindpress.errors import InputError
-from mindpress.formats.activations import PER_TOKEN, Activations, read_activations
+from mindpress.formats.activations import PER_TOKEN, Activations
 from mindpress.formats.bit_stream import pack_stream, stream_words, unpack_stream
-from mindpress.formats.config_fields import flag, group_size, one_of
-from mindpress.formats.layout import WORDS, LeftOut, Part
+from mindpress.formats.layout import WORDS, LeftOut, Part, Widths
 from mindpress.formats.quantized import WHOLE_ROW, QuantizedWeight, QuantSpec
 
 Kind = Literal["pack-quantized", "int-quantized"]
@@ -35,7 +33,7 @@ WIDE_FIRST = (torch.float32, torch.float16, torch.bfloat16)
 # vLLM reads zero points of these.
 WITH_ZEROS = (4, 8)
 REGEX = "re:"
-WHERE = "config.json: quantization_config"
+LINEARS = "Linear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,8 @@ class CompressedLayout:
     """The layout of one folder. `ignored` are modules left in floats, by name or `re:` pattern.
 
     `everywhere`: every linear that is not ignored must be quantized. `activations` says how what
-    they read is rounded.
+    they read is rounded. `others` are specs by the name or `re:` pattern of the linears that have
+    them; `spec` is that of the rest.
     """
 
     spec: QuantSpec
@@ -51,6 +50,7 @@ class CompressedLayout:
     ignored: tuple[str, ...] = ()
     everywhere: bool = True
     activations: Activations | None = None
+    others: tuple[tuple[str, QuantSpec], ...] = ()
     method: str = "compressed-tensors"
 
     @property
@@ -124,40 +124,60 @@ class CompressedLayout:
             )
         return parts
 
+    def of(self, name: str) -> "CompressedLayout":
+        """The layout of one linear; names go before patterns."""
+        found = [spec for rule, spec in self.others if _applies(rule, name)]
+        named = [spec for rule, spec in self.others if rule == name]
+        return self.with_spec((named or found)[0]) if found else self
+
+    def with_spec(self, spec: QuantSpec) -> "CompressedLayout":
+        """The same for other codes."""
+        return replace(self, spec=spec, others=())
+
     def skips(self, name: str) -> bool | None:
         """Whether `ignore` names the module; None when only some others are quantized."""
-        for rule in self.ignored:
-            pattern = rule.removeprefix(REGEX)
-            if re.match(pattern, name) if rule.startswith(REGEX) else rule == name:
-                return True
+        if any(_applies(rule, name) for rule in self.ignored):
+            return True
         return False if self.everywhere else None
 
-    def quantization_config(self, left: LeftOut) -> dict[str, Any]:
-        """`quantization_config` of config.json: one scheme for every linear that is not ignored."""
-        whole_row = self.spec.group_size == WHOLE_ROW
-        weights = {
-            "num_bits": self.spec.bits,
-            "type": "int",
-            "symmetric": self.spec.symmetric,
-            "strategy": "channel" if whole_row else "group",
-            "group_size": None if whole_row else self.spec.group_size,
-            "dynamic": False,
-            "actorder": None,
-        }
-        scheme = {
-            "targets": ["Linear"],
-            "weights": weights,
-            "input_activations": dict(PER_TOKEN) if self.activations else None,
-            "output_activations": None,
+    def quantization_config(self, left: LeftOut, widths: Widths) -> dict[str, Any]:
+        """`quantization_config` of config.json: one scheme for every linear that is not ignored, or
+        one for each width. vLLM looks for the class of a module before it looks into fused ones, so
+        that several schemes all go by name.
+        """
+        schemes = {
+            spec: [name for group in groups for name in group] for spec, groups in widths.items()
+        } or {self.spec: [LINEARS]}
+        groups = {
+            f"group_{number}": self._scheme(spec, targets)
+            for number, (spec, targets) in enumerate(schemes.items())
         }
         return {
             "quant_method": self.method,
             "format": self.kind,
             "quantization_status": "compressed",
-            "config_groups": {"group_0": scheme},
+            "config_groups": groups,
             "ignore": [*left.names, *(rf"{REGEX}{re.escape(b)}\..*" for b in left.whole)],
             "kv_cache_scheme": None,
             "global_compression_ratio": None,
+        }
+
+    def _scheme(self, spec: QuantSpec, targets: list[str]) -> dict[str, Any]:
+        whole_row = spec.group_size == WHOLE_ROW
+        weights = {
+            "num_bits": spec.bits,
+            "type": "int",
+            "symmetric": spec.symmetric,
+            "strategy": "channel" if whole_row else "group",
+            "group_size": None if whole_row else spec.group_size,
+            "dynamic": False,
+            "actorder": None,
+        }
+        return {
+            "targets": targets,
+            "weights": weights,
+            "input_activations": dict(PER_TOKEN) if self.activations else None,
+            "output_activations": None,
         }
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
@@ -194,85 +214,11 @@ class CompressedLayout:
         return QuantizedWeight(codes, scales, zeros, self.spec)
 
 
-def read_quantization_config(config: Mapping[str, Any]) -> CompressedLayout:
-    """The layout that a `quantization_config` of method compressed-tensors describes.
-
-    Refuses other formats, and groups of modules that are quantized differently.
-    """
-    groups = _groups(config)
-    kind = _kind(config, groups)
-    weights = [_weights(group) for group in groups]
-    specs = [_spec(one, kind) for one in weights]
-    if any(spec != specs[0] for spec in specs):
-        raise InputError(
-            f"{WHERE}: config_groups quantize modules in different ways; all need the same",
-            hint="quantize with one scheme; modules in `ignore` stay in floats",
-        )
-    everywhere = any(group.get("targets") == ["Linear"] for group in groups)
-    return CompressedLayout(specs[0], kind, _ignored(config), everywhere, read_activations(config))
-
-
-def _groups(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = config.get("config_groups")
-    groups = list(found.values()) if isinstance(found, dict) else []
-    if not groups or not all(isinstance(group, dict) for group in groups):
-        raise InputError(f"{WHERE}: config_groups is {found!r}, expected objects by name")
-    status = config.get("quantization_status")
-    if status not in (None, "compressed"):
-        raise InputError(
-            f"{WHERE}: quantization_status is {status!r}, expected 'compressed'",
-            hint="save it with save_compressed=True",
-        )
-    for key in ("kv_cache_scheme", "transform_config", "sparsity_config"):
-        value = config.get(key)
-        if value and not (isinstance(value, dict) and value.get("format") == "dense"):
-            raise InputError(f"{WHERE}: {key} cannot be read: {value!r}")
-    return groups
-
-
-def _kind(config: Mapping[str, Any], groups: list[Mapping[str, Any]]) -> Kind:
-    named = [config.get("format"), *(group.get("format") for group in groups)]
-    for kind in named:
-        if kind is not None and (not isinstance(kind, str) or kind not in WIDTHS):
-            raise InputError(
-                f"{WHERE}: format {kind!r} cannot be read",
-                hint=f"mindpress reads {' and '.join(WIDTHS)}",
-            )
-    kinds = {kind for kind in named if kind is not None}
-    if len(kinds) != 1:
-        raise InputError(f"{WHERE}: format is {named[0]!r}, expected one for all modules")
-    return cast(Kind, kinds.pop())
-
-
-def _weights(group: Mapping[str, Any]) -> Mapping[str, Any]:
-    weights = group.get("weights")
-    if not isinstance(weights, dict):
-        raise InputError(f"{WHERE}: weights is {weights!r}, expected an object")
-    return weights
-
-
-def _spec(weights: Mapping[str, Any], kind: Kind) -> QuantSpec:
-    bits = one_of(weights, "num_bits", WIDTHS[kind])
-    if weights.get("type", "int") != "int":
-        raise InputError(f"{WHERE}: weights of type {weights['type']!r} cannot be read, only 'int'")
-    strategy = weights.get("strategy")
-    if strategy not in ("group", "channel"):
-        raise InputError(f"{WHERE}: strategy is {strategy!r}, expected 'group' or 'channel'")
-    size = group_size(weights, "group_size") if strategy == "group" else WHOLE_ROW
-    return QuantSpec(bits, size, symmetric=flag(weights, "symmetric", absent=True))
-
-
-def _ignored(config: Mapping[str, Any]) -> tuple[str, ...]:
-    rules = config.get("ignore") or []
-    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
-        raise InputError(f"{WHERE}: ignore is {rules!r}, expected a list of module names")
-    patterns = [rule.removeprefix(REGEX) for rule in rules if rule.startswith(REGEX)]
-    try:
-        for pattern in patterns:
-            re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise InputError(f"{WHERE}: ignore: a pattern cannot be read: {error}") from None
-    return tuple(rules)
+def _applies(rule: str, name: str) -> bool:
+    """As compressed-tensors and vLLM read rules of modules."""
+    if rule.startswith(REGEX):
+        return re.match(rule.removeprefix(REGEX), name) is not None
+    return rule == name
 
 
 def _signed(codes: Tensor) -> Tensor:

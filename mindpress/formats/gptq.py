@@ -15,7 +15,7 @@ models/loader.py (what is refused); vLLM, pull request 38288 (which widths are l
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,12 +25,13 @@ from torch import Tensor
 from mindpress.errors import InputError
 from mindpress.formats.bit_stream import WORD_BITS, pack_stream, stream_words, unpack_stream
 from mindpress.formats.config_fields import flag, group_size, one_of
-from mindpress.formats.layout import WORDS, LeftOut, Part
+from mindpress.formats.layout import FUSED, WORDS, LeftOut, Part, Together, Widths
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 
 WIDTHS = (2, 3, 4, 8)
 FORMATS = ("gptq", "gptq_v2")
 LEFT_OUT = "-:"
+CHANGED = "+:"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 # Bits, without zero points; for LMDeploy also the group.
 VLLM_WIDTHS = (4, 8)
@@ -41,10 +42,13 @@ ONES = {2: 0x55555555, 4: 0x11111111, 8: 0x01010101}
 
 @dataclass(frozen=True, slots=True)
 class GptqLayout:
-    """The layout of one folder. `minus_one`: zeros are stored as v1 does."""
+    """The layout of one folder. `minus_one`: zeros are stored as v1 does. `others` are the specs of
+    linears whose names match a pattern; `spec` is that of the rest.
+    """
 
     spec: QuantSpec
     minus_one: bool = True
+    others: tuple[tuple[str, QuantSpec], ...] = ()
     index: str | None = "g_idx"
     method: str = "gptq"
     written: tuple[str, ...] = ("qweight", "qzeros", "scales", "g_idx")
@@ -90,13 +94,23 @@ class GptqLayout:
             "bias": Part((outputs,), FLOATS, optional=True),
         }
 
+    def of(self, name: str) -> "GptqLayout":
+        """The layout of one linear, by the first pattern that matches."""
+        found = [spec for pattern, spec in self.others if re.match(pattern, name)]
+        return self.with_spec(found[0]) if found else self
+
+    def with_spec(self, spec: QuantSpec) -> "GptqLayout":
+        """The same for other codes."""
+        return replace(self, spec=spec, others=())
+
     def skips(self, name: str) -> bool | None:  # noqa: ARG002 - as every layout
         """The config does not say."""
         return None
 
-    def quantization_config(self, left: LeftOut) -> dict[str, Any]:
+    def quantization_config(self, left: LeftOut, widths: Widths) -> dict[str, Any]:
         """`quantization_config` of config.json. `dynamic` rules that begin with a minus leave
-        modules out; a head is in floats when `lm_head` says so.
+        modules out, others say what is not as in the rest of it; a head is in floats when `lm_head`
+        says so.
         """
         named = FORMATS[0] if self.minus_one else FORMATS[1]
         config: dict[str, Any] = {
@@ -110,11 +124,15 @@ class GptqLayout:
             "checkpoint_format": named,
             "pack_dtype": "int32",
         }
-        if left.linears or left.whole:
-            rules = [rf".*\.{re.escape(name)}$" for name in left.linears]
-            rules += [rf"{re.escape(block)}\..*" for block in left.whole]
-            config["dynamic"] = {f"{LEFT_OUT}{rule}": {} for rule in rules}
-        return config
+        rules = [rf".*\.{re.escape(name)}$" for name in left.linears]
+        rules += [rf"{re.escape(block)}\..*" for block in left.whole]
+        rules += [_pattern(group) for group in left.groups]
+        dynamic: dict[str, Any] = {f"{LEFT_OUT}{rule}": {} for rule in rules}
+        for spec, groups in widths.items():
+            if spec != self.spec:
+                changed = {"bits": spec.bits, "group_size": spec.group_size, "sym": spec.symmetric}
+                dynamic |= {f"{CHANGED}{_pattern(group)}": changed for group in groups}
+        return config | ({"dynamic": dynamic} if dynamic else {})
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         """The tensors of a linear whose groups are neighbours."""
@@ -164,12 +182,52 @@ def read_quantization_config(config: Mapping[str, Any]) -> GptqLayout:
             hint="save it again with GPTQModel as gptq",
         )
     _refuse_others(config)
-    spec = QuantSpec(
+    spec = _spec(config)
+    return GptqLayout(spec, minus_one=named == "gptq", others=_others(config, spec))
+
+
+def _pattern(group: Together) -> str:
+    """What matches these linears, and what programs that fuse them make of them."""
+    parents = {name.rpartition(".")[0] for name in group}
+    names = [name.rpartition(".")[2] for name in group]
+    fused = [FUSED[name] for name in names if name in FUSED and len(group) > 1]
+    inner = "|".join(re.escape(name) for name in (*names, *fused))
+    return rf"(?:{'|'.join(map(re.escape, sorted(parents)))})\.(?:{inner})$"
+
+
+def _others(config: Mapping[str, Any], spec: QuantSpec) -> tuple[tuple[str, QuantSpec], ...]:
+    """The rules of `dynamic` that give some linears another spec."""
+    dynamic = config.get("dynamic") or {}
+    if not _is_rules(dynamic):
+        raise InputError(
+            f"config.json: quantization_config: dynamic is {dynamic!r}, expected objects by pattern"
+        )
+    others = []
+    for rule, changed in dynamic.items():
+        if rule.startswith(LEFT_OUT[0]):
+            continue
+        pattern = rule.removeprefix(CHANGED)
+        whole = {"bits": spec.bits, "group_size": spec.group_size, "sym": spec.symmetric} | changed
+        _check_pattern(pattern)
+        others.append((pattern, _spec(whole)))
+    return tuple(others)
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(
+            f"config.json: quantization_config: dynamic: a pattern cannot be read: {error}"
+        ) from None
+
+
+def _spec(config: Mapping[str, Any]) -> QuantSpec:
+    return QuantSpec(
         bits=one_of(config, "bits", WIDTHS),
         group_size=group_size(config, "group_size"),
         symmetric=flag(config, "sym"),
     )
-    return GptqLayout(spec, minus_one=named == "gptq")
 
 
 def _refuse_others(config: Mapping[str, Any]) -> None:
@@ -185,19 +243,9 @@ def _refuse_others(config: Mapping[str, Any]) -> None:
             " in floats only",
             hint="quantize with lm_head=False",
         )
-    dynamic = config.get("dynamic") or {}
-    other = (
-        [rule for rule in dynamic if not rule.startswith(LEFT_OUT[0])]
-        if _is_rules(dynamic)
-        else None
-    )
-    if other is None or other:
-        raise InputError(
-            "config.json: quantization_config: `dynamic` gives some modules another width"
-            f" ({other[0] if other else dynamic!r}); all need the same",
-            hint="quantize with one width; rules that begin with `-:` leave modules out",
-        )
 
 
 def _is_rules(dynamic: object) -> bool:
-    return isinstance(dynamic, dict) and all(isinstance(rule, str) for rule in dynamic)
+    return isinstance(dynamic, dict) and all(
+        isinstance(rule, str) and isinstance(changed, dict) for rule, changed in dynamic.items()
+    )

@@ -80,7 +80,7 @@ def cut(matrix: Matrix, parts: Mapping[Role, Part], tp: int) -> Iterator[Part]:
         yield reorder(stacked, _in_turn(stacked)) if matrix.interleaved else stacked
 
 
-def join(matrix: Matrix, ranks: list[Part], rows: Mapping[str, int]) -> dict[Role, Part]:
+def join(matrix: Matrix, ranks: list[Part], rows: Mapping[Role, int]) -> dict[Role, Part]:
     """Inverse of `cut`. `rows` are the outputs of each role."""
     if matrix.split == "inputs":
         return {matrix.roles[0]: join_inputs(ranks)}

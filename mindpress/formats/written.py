@@ -13,6 +13,7 @@ _WIDTHS = {
     "compressed-tensors": compressed_tensors.WIDTHS["pack-quantized"],
     "int8": compressed_tensors.WIDTHS["int-quantized"],
 }
+_ONE_WIDTH = ("awq",)
 _LAYOUTS: dict[str, Callable[[QuantSpec], Layout]] = {
     "awq": awq.AwqLayout,
     "gptq": lambda spec: gptq.GptqLayout(spec, minus_one=spec.symmetric),
@@ -21,6 +22,11 @@ _LAYOUTS: dict[str, Callable[[QuantSpec], Layout]] = {
         spec, "int-quantized", activations="per token"
     ),
 }
+
+
+def wider_than(bits: int, name: str) -> tuple[int, ...]:
+    """The widths that a folder of the format `name` holds beside `bits`."""
+    return () if name in _ONE_WIDTH else tuple(wider for wider in _WIDTHS[name] if wider > bits)
 
 
 def written_layout(name: str, spec: QuantSpec) -> Layout:

@@ -28,14 +28,15 @@ def smoothing_of(
     for site in task.sites():
         seen = statistics[site.name]
         inputs = [weights[f"{linear.name}.weight"].to(task.device) for linear in site.linears]
-        importance = weight_importance(inputs, task.spec)
+        spec = task.spec_of(site)
+        importance = weight_importance(inputs, spec)
         activation = seen.absmean if search else seen.absmax
         if site.producer == "value":
             kv = (task.shape.kv_heads, task.shape.head_dim)
             importance = tie_heads(importance, *kv)
             activation = tie_heads(activation, *kv, reduce="mean" if search else "max")
         if search:
-            found = search_scales(inputs, activation, importance, seen.hessian, task.spec)
+            found = search_scales(inputs, activation, importance, seen.hessian, spec)
             scales[site.name] = found.scales
         else:
             scales[site.name] = balance(activation, importance, alpha=0.5)
@@ -53,7 +54,7 @@ def quantize_block(
     codes: dict[str, QuantizedWeight] = {}
     floats = {name: weights[name] for name in weights if not is_linear(name, task)}
     for site in sites_of(task.block):
-        columns = scales.get(site.name)
+        columns, spec = scales.get(site.name), task.spec_of(site)
         for linear in site.linears:
             weight = smoothed_weight(
                 weights[f"{linear.name}.weight"], linear, columns, scales, task
@@ -63,9 +64,9 @@ def quantize_block(
                 continue
             extent = None
             if clip is not None:
-                blocks = _scaled_blocks(clip[site.name].hessian, columns, task.spec)
-                extent = search_extent(weight, blocks, task.spec)
-            codes[linear.name] = round_to_nearest(weight, task.spec, extent)
+                blocks = _scaled_blocks(clip[site.name].hessian, columns, spec)
+                extent = search_extent(weight, blocks, spec)
+            codes[linear.name] = round_to_nearest(weight, spec, extent)
     floats = smoothed_floats(floats, scales, task)
     return BlockCodes(method, codes, {n: t.to(task.stored).cpu() for n, t in floats.items()})
 

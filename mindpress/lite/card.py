@@ -1,5 +1,6 @@
 """README.md of a quantized folder: the model card that the Hub and people read."""
 
+from collections import Counter
 from pathlib import Path
 from shlex import quote
 
@@ -30,9 +31,9 @@ def model_card(report: QuantizationReport) -> str:
 {data.to_yaml()}
 ---
 
-# {name}, {recipe.bits}-bit {NAMES[recipe.algorithm]}
+# {name}, {NAMES[recipe.algorithm]} in {recipe.width}
 
-{name} with its linear layers in {recipe.bits}-bit codes, made by mindpress \
+{name} with its linear layers in codes of {recipe.width}, made by mindpress \
 {report.versions["mindpress"]}:
 
     {_command(report)}
@@ -42,10 +43,11 @@ def model_card(report: QuantizationReport) -> str:
 | format | {report.format}, {_groups(recipe)}, \
 {"symmetric" if recipe.symmetric else "asymmetric"} |
 | size | {report.bytes_before / 2**20:.1f} MiB before, {report.bytes_after / 2**20:.1f} MiB now |
-| bits per weight | {report.bits_per_weight:.2f} |
+| bits per weight | {report.bits_per_weight:.2f}, of linears alone \
+{report.linear_bits_per_weight:.2f} |
 | calibration | {calibration.dataset}, {calibration.samples} samples of \
 {report.calibration_length} tokens, seed {calibration.seed} |
-{_left(report)}| mean output error of a layer | {report.mean_error:.3%} \
+{_left(report)}{_mixed(report)}| mean output error of a layer | {report.mean_error:.3%} \
 (plain rounding {report.mean_plain_error:.3%}) |
 
 Settings and errors of every layer are in `report.json` and `report.html`.
@@ -77,12 +79,21 @@ def _rounding(recipe: Recipe) -> list[str]:
         f"--rounding {recipe.rounding}",
         f"--propagate {recipe.path}",
         f"--refine {recipe.sweeps}",
+        *([f"--target-bpw {recipe.target_bpw:g}"] if recipe.target_bpw else []),
     ]
 
 
 def _left(report: QuantizationReport) -> str:
     left = left_blocks(report.layers)
     return f"| layers left in 16 bits | {', '.join(map(str, left))} (from 0) |\n" if left else ""
+
+
+def _mixed(report: QuantizationReport) -> str:
+    if report.mixture is None:
+        return ""
+    widths = Counter(bits for layer in report.mixture.widths for bits in layer.values())
+    told = ", ".join(f"{count} with {bits}" for bits, count in sorted(widths.items()))
+    return f"| bits of the {widths.total()} groups of linears | {told} |\n"
 
 
 def _groups(recipe: Recipe) -> str:

@@ -104,7 +104,7 @@ def _round_site(
         aim(weight, lacking, factor)
         del lacking
     damped = damp(hessian, factor)
-    codes = compensate(weight, damped, task.spec, options)
+    codes = compensate(weight, damped, task.spec_of(site), options)
     hessian.diagonal().sub_(factor.added)
     raised = factor.damping if factor.damping > damping else None
     return _SiteCodes(codes, raised, _error(weight, codes, hessian))

@@ -1,7 +1,7 @@
 """What a recipe will do to a model, tensor by tensor, before any weight is read."""
 
 from dataclasses import dataclass
-from math import gcd, prod
+from math import ceil, gcd, prod
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +11,34 @@ from mindpress.checkpoint.hub import local_folder
 from mindpress.errors import ConfigError, InputError
 from mindpress.formats.layout import Layout
 from mindpress.formats.quantized import WHOLE_ROW, QuantSpec
-from mindpress.formats.written import written_layout
+from mindpress.formats.written import wider_than, written_layout
 from mindpress.lite.recipe import Recipe
 from mindpress.lite.row_sample import ROWS_KEPT
-from mindpress.models.description import Linear
+from mindpress.lite.sensitivity import MEASURED_TOKENS
+from mindpress.lite.sites import sites_of
+from mindpress.lite.sizes import LinearSizes, PlannedLinear
+from mindpress.lite.task import IN_FLOATS, SiteWidths
+from mindpress.models.shape import ModelShape
 from mindpress.models.tensors import Shapes, block_tensors, linear_shape, outer_tensors
 from mindpress.sources.folder import ModelFolder, open_folder
 
 FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 USUAL_GROUPS = (128, 64, 32)
 BYTES_FLOAT32 = 4
+SITES = 4
+# They read folders whose linears all have one width.
+ONE_WIDTH = ("LMDeploy",)
 # X^T X and the factor of its inverse; what observes the original path beside it, the drift.
 SITE_SQUARES = {"original": 2, "quantized": 2, "asymmetric": 3}
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedLinear:
-    """A linear of every block: its widths, and why it stays in floats (None: it becomes codes)."""
-
-    linear: Linear
-    outputs: int
-    inputs: int
-    obstacle: str | None
-
-    @property
-    def weights(self) -> int:
-        return self.outputs * self.inputs
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationPlan:
     """Sizes in bytes; `peak_memory` is an estimate of what the run adds to the bare process.
 
-    `hidden_bytes` is the share of it that the hidden states of the calibration set take.
+    `hidden_bytes` is the share of it that the hidden states of the calibration set take. `widths`
+    are the bits per weight that linears can get, and `linear_bytes` what they take in all, or with
+    several widths may take.
     """
 
     source: ModelFolder
@@ -51,6 +46,8 @@ class QuantizationPlan:
     linears: tuple[PlannedLinear, ...]
     stored: torch.dtype
     length: int
+    widths: tuple[int, ...]
+    linear_bytes: int
     bytes_before: int
     bytes_after: int
     peak_memory: int
@@ -75,13 +72,36 @@ class QuantizationPlan:
         )
 
     @property
+    def linear_bits_per_weight(self) -> float:
+        """Bits on disk for each weight of the linears, scales and zeros included."""
+        return 8 * self.linear_bytes / (self.sizes.weights * self.source.shape.layers)
+
+    @property
     def bits_per_weight(self) -> float:
         """Bits on disk for each weight of the whole model, everything included."""
         return 8 * self.bytes_after / self.parameters
 
-    def bytes_with(self, left: int) -> int:
-        """`bytes_after` when so many blocks stay in floats after all."""
-        return self.bytes_after + left * _saved(self.linears, self.layout, self.stored)
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Programs that read the folder."""
+        uniform = len(self.widths) == 1
+        return tuple(name for name in self.layout.readers if uniform or name not in ONE_WIDTH)
+
+    @property
+    def sizes(self) -> LinearSizes:
+        block = self.source.architecture.block
+        return LinearSizes(block, self.linears, self.layout, self.stored)
+
+    @property
+    def uniform(self) -> tuple[SiteWidths, ...]:
+        """The fewest bits for every site of every layer."""
+        sites = sites_of(self.source.architecture.block)
+        return ({site.name: self.spec.bits for site in sites},) * self.source.shape.layers
+
+    @property
+    def other_bytes(self) -> int:
+        """Of what is no linear."""
+        return self.bytes_after - self.linear_bytes
 
     def as_dict(self) -> dict[str, Any]:
         """For `--dry-run --json`."""
@@ -90,16 +110,17 @@ class QuantizationPlan:
             "family": self.source.architecture.hf_class,
             "layers": self.source.shape.layers,
             "format": self.layout.label,
-            "readers": list(self.layout.readers),
+            "readers": list(self.readers),
             "calibration_length": self.length,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "bits_per_weight": round(self.bits_per_weight, 3),
+            "linear_bits_per_weight": round(self.linear_bits_per_weight, 3),
             "peak_memory_bytes": self.peak_memory,
             "hidden_states_bytes": self.hidden_bytes,
             "linears": [
                 {"name": p.linear.name, "outputs": p.outputs, "inputs": p.inputs,
-                 "bits": 16 if p.obstacle else self.spec.bits, "left_because": p.obstacle}
+                 "bits": [16] if p.obstacle else list(self.widths), "left_because": p.obstacle}
                 for p in self.linears
             ],
             "notes": list(self.notes),
@@ -127,20 +148,23 @@ def plan_quantization(recipe: Recipe) -> QuantizationPlan:
             f"{folder}: the model is quantized already",
             hint="give the original 16-bit model, or run `mindpress convert` on this one",
         )
-    linears = _planned(source, layout)
     stored = _stored_type(recipe, source)
+    sizes = LinearSizes(source.architecture.block, _planned(source, layout), layout, stored)
+    linear_bytes = _linear_bytes(recipe, sizes, source.shape.layers)
     length = min(recipe.calibration.length, source.shape.max_length)
     return QuantizationPlan(
         source=source,
         layout=layout,
-        linears=linears,
+        linears=sizes.linears,
         stored=stored,
         length=length,
+        widths=_widths(recipe),
+        linear_bytes=linear_bytes,
         bytes_before=source.checkpoint.nbytes,
-        bytes_after=_bytes_after(source, linears, layout, stored),
+        bytes_after=linear_bytes + _other_bytes(source, sizes),
         peak_memory=_peak_memory(source, recipe, length),
         hidden_bytes=_hidden_bytes(source, recipe, length),
-        notes=tuple(_notes(recipe, source, layout, linears, length)),
+        notes=tuple(_notes(recipe, source, sizes, length)),
     )
 
 
@@ -188,23 +212,34 @@ def _stored_type(recipe: Recipe, source: ModelFolder) -> torch.dtype:
     return torch.bfloat16 if torch.bfloat16 in kinds else torch.float16
 
 
-def _bytes_after(
-    source: ModelFolder, linears: tuple[PlannedLinear, ...], layout: Layout, stored: torch.dtype
-) -> int:
-    block = elements(block_tensors(source.architecture, source.shape)) * stored.itemsize
-    outer = elements(outer_tensors(source.architecture, source.shape)) * stored.itemsize
-    return outer + source.shape.layers * (block - _saved(linears, layout, stored))
+def _widths(recipe: Recipe) -> tuple[int, ...]:
+    """The bits per weight that a linear can get."""
+    if recipe.target_bpw is None:
+        return (recipe.bits,)
+    return recipe.bits, *wider_than(recipe.bits, recipe.written), IN_FLOATS
 
 
-def _saved(linears: tuple[PlannedLinear, ...], layout: Layout, stored: torch.dtype) -> int:
-    """Bytes that a block is smaller as codes."""
-    saved = 0
-    for planned in linears:
-        if not planned.obstacle:
-            parts = layout.parts(planned.outputs, planned.inputs)
-            codes = sum(parts[name].nbytes for name in layout.written)
-            saved += planned.weights * stored.itemsize - codes
-    return saved
+def _linear_bytes(recipe: Recipe, sizes: LinearSizes, layers: int) -> int:
+    """What the linears of all blocks take, or may take."""
+    least, target = layers * sizes.uniform(recipe.bits), recipe.target_bpw
+    if target is None:
+        return least
+    weights = layers * sizes.weights
+    fewest, most = 8 * least / weights, 8 * layers * sizes.uniform(IN_FLOATS) / weights
+    if not fewest <= target < most:
+        raise ConfigError(
+            f"--target-bpw {target:g}: linears take {fewest:.4g} bits per weight with --w-bits"
+            f" {recipe.bits}, scales and zeros included, and {most:g} in floats",
+            hint=f"use a target from {ceil(100 * fewest) / 100:g} on, or other --w-bits",
+        )
+    return int(target * weights / 8)
+
+
+def _other_bytes(source: ModelFolder, sizes: LinearSizes) -> int:
+    """Of what is no weight of a linear: all of it stays in floats."""
+    block = elements(block_tensors(source.architecture, source.shape)) - sizes.weights
+    outer = elements(outer_tensors(source.architecture, source.shape))
+    return sizes.stored.itemsize * (outer + source.shape.layers * block)
 
 
 def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
@@ -223,14 +258,23 @@ def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
         trial += BYTES_FLOAT32 * ROWS_KEPT * rows
     elif recipe.searches or recipe.path == "original":
         trial += BYTES_FLOAT32 * hessians
+    measuring = _measuring_bytes(shape) if recipe.target_bpw is not None else 0
     if recipe.rounding == "nearest":
-        return max(trial, table) + _hidden_bytes(source, recipe, length)
+        most = max(trial, table, BYTES_FLOAT32 * block + measuring)
+        return most + _hidden_bytes(source, recipe, length)
     stored = block * (
         FLOATS.get(shape.dtype, torch.float32).itemsize if recipe.path != "original" else 0
     )
     squares = SITE_SQUARES[recipe.path] * max(shape.hidden, shape.inner) ** 2
     site = block + BYTES_FLOAT32 * (squares + 2 * largest + batch)
-    return max(trial + stored, site + stored, table) + _hidden_bytes(source, recipe, length)
+    most = max(trial + stored, site + stored, table, BYTES_FLOAT32 * block + measuring)
+    return most + _hidden_bytes(source, recipe, length)
+
+
+def _measuring_bytes(shape: ModelShape) -> int:
+    """Of the hidden states that tell how sensitive every site is, and of predictions of two."""
+    states = (2 + SITES * shape.layers) * shape.hidden
+    return BYTES_FLOAT32 * MEASURED_TOKENS * (states + 3 * shape.vocab)
 
 
 def _hidden_bytes(source: ModelFolder, recipe: Recipe, length: int) -> int:
@@ -242,8 +286,7 @@ def _hidden_bytes(source: ModelFolder, recipe: Recipe, length: int) -> int:
 def _notes(
     recipe: Recipe,
     source: ModelFolder,
-    layout: Layout,
-    linears: tuple[PlannedLinear, ...],
+    sizes: LinearSizes,
     length: int,
 ) -> list[str]:
     notes = []
@@ -252,10 +295,10 @@ def _notes(
                      f"{length} tokens; {length} is used")  # fmt: skip
     notes += [
         f"{planned.linear.name} stays in 16 bits in every layer: {planned.obstacle}"
-        for planned in linears
+        for planned in sizes.linears
         if planned.obstacle
     ]
-    notes += layout.limits
+    notes += sizes.layout.limits
     if source.shape.dtype == "float32" and recipe.dtype == "auto":
         notes.append("the 32-bit floats of the model are stored in 16 bits")
     return notes

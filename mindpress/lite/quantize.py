@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ from mindpress.lite.choose import PLAIN
 from mindpress.lite.compensated import Compensation
 from mindpress.lite.hidden_states import HiddenStates, first_states
 from mindpress.lite.inputs import check_weights, draw_tokens, hidden_bytes, input_files
+from mindpress.lite.mixture import Mixture, assign
 from mindpress.lite.output import block_output, output_config, output_names
 from mindpress.lite.plan import QuantizationPlan, plan_quantization
 from mindpress.lite.recipe import Recipe
 from mindpress.lite.report import LayerReport, QuantizationReport, left_blocks, report_html
+from mindpress.lite.sensitivity import measure_sensitivity
 from mindpress.lite.task import BlockTask
 from mindpress.lite.walk import Walk, observed_tokens
 from mindpress.lite.walk_int8 import Int8Walk
@@ -99,6 +101,7 @@ def quantize_model(
         run = _Run(recipe, request, staged.path)
         layers = run.resume(listener)
         check_weights(request.plan.source, listener)
+        run.choose_widths(listener)
         with disk_errors(staged.path):
             run.blocks(layers, listener)
             report = run.finish(target, layers, time.monotonic() - started)
@@ -132,6 +135,25 @@ class _Run:
             compensation=_compensation(recipe, observed_tokens(self.tokens)),
             smooths=recipe.smooths,
         )
+        self.mixture: Mixture | None = None
+
+    def choose_widths(self, listener: Listener) -> None:
+        """Find the bits of every site, where the recipe leaves a choice."""
+        plan = self.plan
+        if len(plan.widths) == 1:
+            return
+        if self.mixture is None:
+            losses = measure_sensitivity(self.stream, self.task, self.tokens, plan.widths, listener)
+            by_width = {bits: plan.sizes.sites(bits) for bits in plan.widths}
+            sizes = {place: {b: by_width[b][place[1]] for b in plan.widths} for place in losses}
+            self.mixture = Mixture.of(assign(sizes, losses, plan.linear_bytes), losses)
+            self._save([])
+        self.task = replace(self.task, widths=self.mixture.widths)
+
+    def _save(self, layers: list[LayerReport]) -> None:
+        state = {"writer": self.writer.state, "layers": [asdict(layer) for layer in layers]}
+        mixture = {"mixture": asdict(self.mixture)} if self.mixture else {}
+        self.journal.save({**state, **mixture})
 
     def blocks(self, layers: list[LayerReport], listener: Listener) -> None:
         """Quantize and write every block that is not in `layers` yet, and add it to them."""
@@ -148,7 +170,7 @@ class _Run:
                 continue
             layers.append(self._block(index, walk, listener))
             states.save(index + 1)
-            self.journal.save({"writer": self.writer.state, "layers": [asdict(x) for x in layers]})
+            self._save(layers)
             states.forget(index)
             listener(Advanced(index + 1, layers[-1].method, layers[-1].figures))
         states.remove_files()
@@ -172,8 +194,12 @@ class _Run:
             self.writer.write(name, source.checkpoint.tensor(name).to(self.plan.stored))
         self.writer.finish()
         copy_companions(source.folder, self.folder)
-        _write_json(self.folder / "config.json", output_config(self.plan, left_blocks(layers)))
-        report = QuantizationReport.of(self.recipe, self.plan, target, layers, seconds)
+        widths = self.mixture.widths if self.mixture else self.plan.uniform
+        config = output_config(self.plan, widths, left_blocks(layers))
+        _write_json(self.folder / "config.json", config)
+        report = QuantizationReport.of(
+            self.recipe, self.plan, target, layers, seconds, self.mixture
+        )
         _write_json(self.folder / "report.json", report.as_dict())
         (self.folder / "report.html").write_text(report_html(report), encoding="utf-8")
         (self.folder / "README.md").write_text(model_card(report), encoding="utf-8")
@@ -188,6 +214,8 @@ class _Run:
                 left.unlink()
             return []
         self.writer.resume(saved["writer"])
+        if "mixture" in saved:
+            self.mixture = Mixture.load(saved["mixture"])
         listener(Note(f"going on after layer {len(saved['layers'])} of an interrupted run"))
         return [LayerReport(**layer) for layer in saved["layers"]]
 

@@ -51,6 +51,8 @@ class Recipe:
     `search_scale` None is true where awq compensates. `propagate` says whose activations a block is
     calibrated on; auto is asymmetric with compensated rounding and original with nearest. `refine`
     counts sweeps over codes and scales; None is the usual number with compensated rounding.
+    `target_bpw` is the mean of bits per weight of the linears, scales and zeros included: where
+    `bits` leave room, the most sensitive get more of them.
     """
 
     model: str
@@ -63,6 +65,7 @@ class Recipe:
     rounding: Rounding = "compensated"
     propagate: Propagate = "auto"
     refine: int | None = None
+    target_bpw: float | None = None
     calibration: Calibration = field(default_factory=Calibration)
     device: Device = "auto"
     dtype: Dtype = "auto"
@@ -79,6 +82,13 @@ class Recipe:
         if self.rounding == "nearest" and (self.sweeps or self.path != "original"):
             flag = f"--refine {self.refine}" if self.sweeps else f"--propagate {self.propagate}"
             raise ConfigError(f"{flag} needs --rounding compensated")
+
+    @property
+    def width(self) -> str:
+        """Bits per weight of the linears, for people."""
+        if self.target_bpw is None:
+            return f"{self.bits} bits"
+        return f"{self.bits} to 16 bits, {self.target_bpw:g} on average"
 
     @property
     def smooths(self) -> bool:
@@ -99,7 +109,7 @@ class Recipe:
             return self.format
         if self.algorithm == "smooth_quant":
             return "int8"
-        fits = self.algorithm != "awq" or self.bits in AWQ_WIDTHS
+        fits = self.algorithm != "awq" or (self.bits in AWQ_WIDTHS and self.target_bpw is None)
         return self.algorithm if fits else "compressed-tensors"
 
     @property

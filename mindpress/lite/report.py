@@ -9,6 +9,7 @@ from typing import Any
 
 from mindpress import __version__
 from mindpress.lite.choose import FLOATS, PLAIN, Choice
+from mindpress.lite.mixture import Mixture
 from mindpress.lite.plan import QuantizationPlan
 from mindpress.lite.recipe import WHOLE_ROW, Recipe
 from mindpress.memory import peak_bytes
@@ -50,6 +51,9 @@ class LayerReport:
 class QuantizationReport:
     """The whole run. Sizes in bytes; `peak_memory_bytes` is of the whole process.
 
+    `linear_bits_per_weight` is of the linears alone, scales and zeros included; `mixture` says
+    which of them have more bits than others.
+
     `format` names the layout for people, `readers` are the programs that read it.
     """
 
@@ -60,6 +64,8 @@ class QuantizationReport:
     family: str
     parameters: int
     bits_per_weight: float
+    linear_bits_per_weight: float
+    mixture: Mixture | None
     bytes_before: int
     bytes_after: int
     seconds: float
@@ -72,17 +78,21 @@ class QuantizationReport:
     @classmethod
     def of(
         cls, recipe: Recipe, plan: QuantizationPlan, target: Path,
-        layers: list[LayerReport], seconds: float,
+        layers: list[LayerReport], seconds: float, mixture: Mixture | None = None,
     ) -> "QuantizationReport":  # fmt: skip
-        bytes_after = plan.bytes_with(len(left_blocks(layers)))
+        widths = mixture.widths if mixture else plan.uniform
+        linear_bytes = plan.sizes.mixed(widths, left_blocks(layers))
+        bytes_after = plan.other_bytes + linear_bytes
         return cls(
             recipe=recipe,
             target=target,
             format=plan.layout.label,
-            readers=plan.layout.readers,
+            readers=plan.readers,
             family=plan.source.architecture.hf_class,
             parameters=plan.parameters,
             bits_per_weight=8 * bytes_after / plan.parameters,
+            linear_bits_per_weight=8 * linear_bytes / (plan.sizes.weights * len(layers)),
+            mixture=mixture,
             bytes_before=plan.bytes_before,
             bytes_after=bytes_after,
             seconds=seconds,
@@ -128,7 +138,7 @@ def report_html(report: QuantizationReport) -> str:
         for layer in report.layers
     ]
     return page(
-        f"{Path(report.recipe.model).name} in {report.recipe.bits} bits",
+        f"{Path(report.recipe.model).name} in {report.recipe.width}",
         [
             Section("Outcome", (pairs(_outcome(report)),)),
             Section(
@@ -138,10 +148,29 @@ def report_html(report: QuantizationReport) -> str:
                 " search, relative to |what the block adds|²; lower is better.",
             ),
             Section("Parts", (table(["layer", "kept", *sites, "seconds"], rows),)),
+            *_mixed(report.mixture),
             Section("Settings", (pairs(_settings(report)),)),
         ],
         subtitle=f"mindpress {report.versions['mindpress']}, {report.family}",
     )
+
+
+def _mixed(mixture: Mixture | None) -> list[Section]:
+    if mixture is None:
+        return []
+    sites = list(mixture.widths[0])
+    rows = [[layer, *widths.values()] for layer, widths in enumerate(mixture.widths)]
+    names = [f"{layer} {site}" for layer, losses in enumerate(mixture.losses) for site in losses]
+    losses = [loss for by_site in mixture.losses for loss in by_site.values()]
+    return [
+        Section("Bits per weight", (table(["layer", *sites], rows),)),
+        Section(
+            "Sensitivity",
+            (bar_chart(names, {"loss": losses}, axis="KL divergence in nats"),),
+            "Of next-token distributions from the original's when only these linears are rounded"
+            " plainly with the fewest bits; those that lose most for their size got more.",
+        ),
+    ]
 
 
 def _outcome(report: QuantizationReport) -> Mapping[str, str | float]:
@@ -151,6 +180,7 @@ def _outcome(report: QuantizationReport) -> Mapping[str, str | float]:
         "size before": size(report.bytes_before),
         "size after": size(report.bytes_after),
         "bits per weight": round(report.bits_per_weight, 3),
+        "of linears alone": round(report.linear_bits_per_weight, 3),
         "mean error": number(report.mean_error),
         "mean error of plain rounding": number(report.mean_plain_error),
         "time": duration(report.seconds),

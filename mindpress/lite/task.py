@@ -1,7 +1,7 @@
 """What is the same for every block of a run, and a block once it is quantized."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ Weights = Mapping[str, Tensor]
 Statistics = Mapping[str, InputStatistics]
 # Channels of each site; their number differs from site to site.
 SiteScales = dict[str, Tensor]
+# Bits per weight of the linears of each site of a block.
+SiteWidths = Mapping[str, int]
+IN_FLOATS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class BlockTask:
     """What is the same for every block: names, widths, spec, and which linears become codes.
 
     `stored` is the type of what stays in floats. With `compensation`, rounding is compensated;
-    without `smooths` weights keep their scales.
+    without `smooths` weights keep their scales. `specs` are those of sites that have another than
+    `spec`; `widths`, of every layer, say which these are.
     """
 
     block: Block
@@ -36,6 +40,30 @@ class BlockTask:
     device: torch.device
     compensation: Compensation | None = None
     smooths: bool = True
+    specs: Mapping[str, QuantSpec] = field(default_factory=dict)
+    widths: tuple[SiteWidths, ...] = ()
+
+    def spec_of(self, site: Site) -> QuantSpec:
+        """How its linears are quantized."""
+        return self.specs.get(site.name, self.spec)
+
+    def of(self, layer: int) -> "BlockTask":
+        """The task of one block."""
+        if not self.widths:
+            return self
+        widths = self.widths[layer]
+        floats = {
+            linear.name
+            for site in sites_of(self.block)
+            for linear in site.linears
+            if widths[site.name] == IN_FLOATS
+        }
+        specs = {
+            name: replace(self.spec, bits=bits)
+            for name, bits in widths.items()
+            if bits not in (IN_FLOATS, self.spec.bits)
+        }
+        return replace(self, quantized=self.quantized - floats, specs=specs)
 
     def sites(self) -> list[Site]:
         """The sites with a linear to quantize."""

@@ -111,7 +111,8 @@ class Walk:
         held: HeldOut,
         inputs: SiteInputs | None,
     ) -> Choice:
-        return choose(block, self.task, seen, held, search=self.search, inputs=inputs)
+        task = self.task.of(block.index)
+        return choose(block, task, seen, held, search=self.search, inputs=inputs)
 
     def _watch(
         self, block: LiveBlock, hidden: Hidden, *, keep: bool, pairs: bool = True

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from mindpress.errors import InputError
-from mindpress.models.description import Architecture, Biases
+from mindpress.models.description import Architecture, Biases, Role
 from mindpress.models.registry import describe
 from mindpress.models.values import flag, integer, is_number, number, optional_number, word, wrong
 
@@ -55,7 +55,7 @@ class ModelShape:
     query_scale: float = 0.0
 
     @property
-    def rows(self) -> dict[str, int]:
+    def rows(self) -> dict[Role, int]:
         """Output rows of each role."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return {"query": queries, "key": keys, "value": keys, "output": self.hidden,

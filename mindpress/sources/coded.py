@@ -33,9 +33,10 @@ def check_coded(checkpoint: Checkpoint, layout: Layout, coded: Sizes) -> set[str
     """The names of all tensors of quantized linears, once each is there as it should be."""
     expected: dict[str, Part] = {}
     for name, size in coded.items():
-        if not layout.holds(*size):
-            _refuse_size(checkpoint, layout, name, size)
-        expected |= {f"{name}.{part}": info for part, info in layout.parts(*size).items()}
+        own = layout.of(name)
+        if not own.holds(*size):
+            _refuse_size(checkpoint, own, name, size)
+        expected |= {f"{name}.{part}": info for part, info in own.parts(*size).items()}
     needed = {name for name, part in expected.items() if not part.optional}
     there = checkpoint.tensors
     refuse_listed(checkpoint.folder, "tensors are missing", needed - there.keys())
@@ -53,15 +54,15 @@ def any_scattered(checkpoint: Checkpoint, layout: Layout, coded: Sizes) -> bool:
     for name, (_, inputs) in coded.items():
         index = f"{name}.{layout.index}"
         if index in checkpoint:
-            groups = inputs // layout.spec.group_of(inputs)
+            groups = inputs // layout.of(name).spec.group_of(inputs)
             place = f"{checkpoint.tensors[index].file}: `{index}`"
             scattered |= is_scattered(checkpoint.tensor(index), groups, place)
     return scattered
 
 
 def _is_coded(checkpoint: Checkpoint, layout: Layout, name: str) -> bool:
-    parts = (f"{name}.{part}" for part in layout.parts(1, 1) if part not in ("weight", "bias"))
-    if any(part in checkpoint for part in parts):
+    parts = layout.of(name).parts(1, 1).keys() - {"weight", "bias"}
+    if any(f"{name}.{part}" in checkpoint for part in parts):
         return True
     weight = checkpoint.tensors.get(f"{name}.weight")
     return weight is None or weight.dtype not in FLOATS

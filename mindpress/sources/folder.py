@@ -49,8 +49,16 @@ class ModelFolder:
 
     @property
     def spec(self) -> QuantSpec | None:
-        """How the linears are quantized; None when they are given as floats."""
+        """How most linears are quantized; None when all are given as floats."""
         return None if self.layout is None or self.scattered else self.layout.spec
+
+    def spec_of(self, layer: int, role: Role) -> QuantSpec | None:
+        """How one linear is quantized."""
+        linear = self.architecture.block.linear_of(role)
+        name = f"{self.architecture.layer(layer)}.{linear.name}"
+        if self.spec is None or self.layout is None or name not in self.coded:
+            return None
+        return self.layout.of(name).spec
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -97,15 +105,16 @@ class ModelFolder:
     def _weight(self, name: str) -> Tensor | QuantizedWeight:
         if self.layout is None or name not in self.coded:
             return self.checkpoint.tensor(f"{name}.weight")
+        layout = self.layout.of(name)
         parts = {
             part: self.checkpoint.tensor(f"{name}.{part}")
-            for part in self.layout.parts(1, 1)
+            for part in layout.parts(1, 1)
             if f"{name}.{part}" in self.checkpoint
         }
-        weight = self.layout.unpack(parts, self.coded[name][1])
+        weight = layout.unpack(parts, self.coded[name][1])
         if not self.scattered:
             return weight
-        index = parts.get(self.layout.index or "")
+        index = parts.get(layout.index or "")
         if index is None:
             return weight.dequantize(torch.float32)
         return dequantize_scattered(weight, index)

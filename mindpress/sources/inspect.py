@@ -96,10 +96,11 @@ def _folder_format(folder: ModelFolder) -> dict[str, Any]:
     layout = folder.layout
     if layout is None:
         return {"format": "safetensors", "dtype": folder.shape.dtype}
+    widths = sorted({layout.of(name).spec.bits for name in folder.coded})
     order = ", groups out of order: computed in floats" if folder.scattered else ""
     return {
         "format": layout.label + order,
-        "dtype": f"int{layout.spec.bits}",
+        "dtype": " and ".join(f"int{bits}" for bits in widths),
         "group_size": layout.spec.group_size,
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mindpress.errors import InputError
-from mindpress.formats import awq, compressed_tensors, gptq
+from mindpress.formats import awq, compressed_config, gptq
 from mindpress.formats.layout import Layout
 
 
@@ -15,7 +15,7 @@ def _awq(config: Mapping[str, Any]) -> Layout:
 METHODS: dict[str, Callable[[Mapping[str, Any]], Layout]] = {
     "awq": _awq,
     "gptq": gptq.read_quantization_config,
-    "compressed-tensors": compressed_tensors.read_quantization_config,
+    "compressed-tensors": compressed_config.read_quantization_config,
 }
 
 

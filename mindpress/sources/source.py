@@ -31,7 +31,14 @@ class ModelSource(Protocol):
     @property
     def tokenizer_folder(self) -> Path: ...
     @property
-    def spec(self) -> QuantSpec | None: ...
+    def spec(self) -> QuantSpec | None:
+        """How most linears are quantized; None when all are floats."""
+        ...
+
+    def spec_of(self, layer: int, role: Role) -> QuantSpec | None:
+        """How one linear is quantized; None where it is in floats."""
+        ...
+
     @property
     def activations(self) -> Activations | None:
         """How what quantized linears read is rounded; None where it stays as it is."""

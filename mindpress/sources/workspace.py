@@ -64,6 +64,9 @@ class Workspace:
     def spec(self) -> QuantSpec | None:
         return self.config.spec
 
+    def spec_of(self, layer: int, role: Role) -> QuantSpec | None:  # noqa: ARG002 - as every source
+        return self.spec
+
     @property
     def activations(self) -> Activations | None:
         return None

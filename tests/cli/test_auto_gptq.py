@@ -20,7 +20,7 @@ def test_a_plan_is_symmetric_compensated_gptq(run, model, tmp_path, monkeypatch,
     assert plan["format"] == "GPTQ"
     assert plan["readers"][:2] == ["vLLM", "LMDeploy"]
     assert plan["notes"] == []
-    assert default_target("org/model", 3, "gptq").as_posix() == "workspaces/model-gptq-w3"
+    assert default_target("org/model", "3", "gptq").as_posix() == "workspaces/model-gptq-w3"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,3 +124,19 @@ def test_ctrl_c_says_how_to_go_on(run, model, tmp_path, monkeypatch):
     ran = run("lite", "auto_gptq", model, "--work-dir", tmp_path / "out", *SMALL)
     assert ran.code == 130
     assert "run the same command to go on where it stopped" in ran.err
+
+
+def test_more_bits_where_they_matter(run, model, tmp_path):
+    asked = ("lite", "auto-awq", model, "--target-bpw", "6.5", "--rounding", "nearest", *SMALL)
+    ran = run(*asked, "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "4 to 16 bits, 6.5 on average" in ran.out
+    assert "4 or 8 or 16" in ran.out
+    made = run(*asked, "--work-dir", tmp_path / "mixed")
+    assert made.code == 0, made.err
+    assert "measure sensitivity" in made.err
+    assert "of linears alone 6." in made.out
+    assert json.loads(run("inspect", tmp_path / "mixed", "--json").out)["dtype"] == "int4 and int8"
+    card = (tmp_path / "mixed" / "README.md").read_text()
+    assert "--target-bpw 6.5" in card
+    assert "| bits of the " in card

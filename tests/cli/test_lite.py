@@ -78,4 +78,4 @@ def test_a_wrong_value_is_refused_in_a_line_and_nothing_is_written(
 def test_the_default_folder_is_named_after_the_model(tmp_path, monkeypatch, given, name):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert default_target(given, 4).as_posix() == f"workspaces/{name}-awq-w4"
+    assert default_target(given, "4").as_posix() == f"workspaces/{name}-awq-w4"

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mindpress.errors import InputError
-from mindpress.formats.compressed_tensors import CompressedLayout, read_quantization_config
+from mindpress.formats.compressed_config import read_quantization_config
+from mindpress.formats.compressed_tensors import CompressedLayout
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 
 WEIGHTS = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group",

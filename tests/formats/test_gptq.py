@@ -122,8 +122,10 @@ def test_the_config_is_read():
         ({"sym": "yes"}, "sym is 'yes', expected true or false"),
         ({"pack_dtype": "int64"}, "pack_dtype is 'int64'"),
         ({"lm_head": True}, "the head is quantized"),
-        ({"dynamic": {"+:.*up_proj": {"bits": 8}}}, r"another width \('\+:"),
-        ({"dynamic": [1]}, "another width"),
+        ({"dynamic": {"+:.*up_proj": {"bits": 9}}}, "bits is 9"),
+        ({"dynamic": {"+:*": {"bits": 8}}}, "a pattern cannot be read"),
+        ({"dynamic": {"+:.*up_proj": 8}}, "expected objects by pattern"),
+        ({"dynamic": [1]}, "expected objects by pattern"),
     ],
 )
 def test_other_configs_are_refused(changes, message):

@@ -21,7 +21,7 @@ NOTHING = LeftOut("lm_head")
 @pytest.mark.parametrize(("name", "bits"), HELD)
 def test_the_config_that_is_written_is_read_as_the_same_layout(name, bits, symmetric, group):
     layout = written_layout(name, QuantSpec(bits, group, symmetric))
-    config = layout.quantization_config(LEFT)
+    config = layout.quantization_config(LEFT, {})
     assert config["quant_method"] == layout.method == name
     found = read_layout(config)
     # The AWQ layout stores the zeros of symmetric codes, and does not say that they are.
@@ -55,7 +55,7 @@ def test_gptq_is_version_one_where_its_zeros_are_the_middle():
     """v1 cannot say a zero of 0, and GPTQModel refuses v1 with zeros of other programs."""
     for symmetric, named in ((True, "gptq"), (False, "gptq_v2")):
         layout = written_layout("gptq", QuantSpec(4, 128, symmetric))
-        assert layout.quantization_config(NOTHING) == {
+        assert layout.quantization_config(NOTHING, {}) == {
             "quant_method": "gptq",
             "bits": 4,
             "group_size": 128,
@@ -69,7 +69,7 @@ def test_gptq_is_version_one_where_its_zeros_are_the_middle():
 
 
 def test_compressed_tensors_names_its_scheme_and_every_module_without_codes():
-    config = written_layout("compressed-tensors", QuantSpec(3, 64)).quantization_config(LEFT)
+    config = written_layout("compressed-tensors", QuantSpec(3, 64)).quantization_config(LEFT, {})
     assert config["format"] == "pack-quantized"
     assert config["quantization_status"] == "compressed"
     assert config["ignore"] == [
@@ -83,18 +83,18 @@ def test_compressed_tensors_names_its_scheme_and_every_module_without_codes():
         "output_activations": None,
     }  # fmt: skip
     whole = written_layout("compressed-tensors", QuantSpec(8, -1, symmetric=True))
-    weights = whole.quantization_config(NOTHING)["config_groups"]["group_0"]["weights"]
+    weights = whole.quantization_config(NOTHING, {})["config_groups"]["group_0"]["weights"]
     assert (weights["strategy"], weights["group_size"]) == ("channel", None)
 
 
 def test_modules_without_codes_are_left_out_as_each_program_reads_it():
-    gptq = written_layout("gptq", QuantSpec()).quantization_config(LEFT)
+    gptq = written_layout("gptq", QuantSpec()).quantization_config(LEFT, {})
     (rule,) = gptq["dynamic"]
     # GPTQModel and vLLM match the rule without its sign from the beginning of a name.
     assert re.match(rule.removeprefix("-:"), "model.layers.1.mlp.down_proj")
     assert not re.match(rule.removeprefix("-:"), "model.layers.1.mlp.up_proj")
     assert not re.match(rule.removeprefix("-:"), "model.layers.1.mlp.down_proj.inner")
-    awq = written_layout("awq", QuantSpec()).quantization_config(LEFT)
+    awq = written_layout("awq", QuantSpec()).quantization_config(LEFT, {})
     assert awq["modules_to_not_convert"] == ["mlp.down_proj"]
 
 

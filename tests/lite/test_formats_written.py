@@ -240,7 +240,7 @@ def test_the_card_names_the_command_the_format_and_its_readers(small, tmp_path):
     assert "Loaders: vLLM, GPTQModel, transformers (with GPTQModel installed) and mindpress" in card
     low = quantize_model(recipe(small, algorithm="awq", bits=3), tmp_path / "low")
     card = (low.target / "README.md").read_text()
-    assert "3-bit AWQ" in card
+    assert "AWQ in 3 bits" in card
     assert "| format | compressed-tensors pack-quantized, group 64, asymmetric |" in card
     assert any("add --w-sym" in note for note in low.notes)
     page = (low.target / "report.html").read_text()
