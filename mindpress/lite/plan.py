@@ -133,13 +133,7 @@ def plan_quantization(recipe: Recipe) -> QuantizationPlan:
     Raises what `open_folder` raises, ConfigError when a flag does not fit the model, and
     InputError when the model is quantized already.
     """
-    if recipe.group_size < 1 and recipe.group_size != WHOLE_ROW:
-        raise ConfigError(
-            f"--w-group-size {recipe.group_size}: must be positive, or -1 for the whole row",
-            hint="use 128, 64, 32 or -1",
-        )
-    spec = QuantSpec(recipe.bits, recipe.group_size, recipe.symmetric)
-    layout = written_layout(recipe.written, spec)
+    layout = asked_layout(recipe)
     download = Path(recipe.download_dir) if recipe.download_dir else None
     folder = local_folder(recipe.model, revision=recipe.revision, download_dir=download)
     source = open_folder(folder)
@@ -166,6 +160,17 @@ def plan_quantization(recipe: Recipe) -> QuantizationPlan:
         hidden_bytes=_hidden_bytes(source, recipe, length),
         notes=tuple(_notes(recipe, source, sizes, length)),
     )
+
+
+def asked_layout(recipe: Recipe) -> Layout:
+    """The layout to write; ConfigError where it cannot hold what the flags ask for."""
+    if recipe.group_size < 1 and recipe.group_size != WHOLE_ROW:
+        raise ConfigError(
+            f"--w-group-size {recipe.group_size}: must be positive, or -1 for the whole row",
+            hint="use 128, 64, 32 or -1",
+        )
+    spec = QuantSpec(recipe.bits, recipe.group_size, recipe.symmetric)
+    return written_layout(recipe.written, spec)
 
 
 def elements(shapes: Shapes) -> int:

@@ -31,7 +31,7 @@ from mindpress.lite.hidden_states import HiddenStates, first_states
 from mindpress.lite.inputs import check_weights, draw_tokens, hidden_bytes, input_files
 from mindpress.lite.mixture import Mixture, assign
 from mindpress.lite.output import block_output, output_config, output_names
-from mindpress.lite.plan import QuantizationPlan, plan_quantization
+from mindpress.lite.plan import QuantizationPlan, asked_layout, plan_quantization
 from mindpress.lite.recipe import Recipe
 from mindpress.lite.report import LayerReport, QuantizationReport, left_blocks, report_html
 from mindpress.lite.sensitivity import measure_sensitivity
@@ -60,8 +60,9 @@ def check_request(
     Raises what is wrong with the output folder, the model, the flags, the tokenizer or the
     calibration text, and ResourceError when the disk is too full.
     """
-    check_target(target, "model", overwrite=overwrite)
+    asked_layout(recipe)
     limit, device = parse_size(recipe.max_shard_size), choose_device(recipe.device)
+    check_target(target, "model", overwrite=overwrite)
     plan = plan_quantization(recipe)
     check_not_inside(target, plan.source.folder)
     for note in plan.notes:

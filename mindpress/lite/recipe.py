@@ -38,7 +38,7 @@ class Calibration:
             ("--batch-size", self.batch_size),
         ):
             if value < 1:
-                raise ConfigError(f"{flag} {value}: must be 1 or more")
+                raise ConfigError(f"{flag} {value}: must be 1 or more", hint="leave it out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,14 @@ class Recipe:
         if self.search_scale and not self.smooths:
             raise ConfigError("--search-scale is of auto-awq alone", hint="use auto-awq")
         if self.sweeps < 0:
-            raise ConfigError(f"--refine {self.refine}: must be 0 or more")
+            raise ConfigError(
+                f"--refine {self.refine}: must be 0 or more", hint="leave it out for 2"
+            )
         if self.rounding == "nearest" and (self.sweeps or self.path != "original"):
             flag = f"--refine {self.refine}" if self.sweeps else f"--propagate {self.propagate}"
-            raise ConfigError(f"{flag} needs --rounding compensated")
+            raise ConfigError(
+                f"{flag} needs --rounding compensated", hint="leave it out, or --rounding nearest"
+            )
 
     @property
     def width(self) -> str:

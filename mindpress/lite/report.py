@@ -167,8 +167,8 @@ def _mixed(mixture: Mixture | None) -> list[Section]:
         Section(
             "Sensitivity",
             (bar_chart(names, {"loss": losses}, axis="KL divergence in nats"),),
-            "Of next-token distributions from the original's when only these linears are rounded"
-            " plainly with the fewest bits; those that lose most for their size got more.",
+            "How far next-token distributions move when only these linears are rounded, plainly and"
+            " with the fewest bits; those that lose most for their size got more.",
         ),
     ]
 

@@ -140,3 +140,12 @@ def test_more_bits_where_they_matter(run, model, tmp_path):
     card = (tmp_path / "mixed" / "README.md").read_text()
     assert "--target-bpw 6.5" in card
     assert "| bits of the " in card
+
+
+def test_a_wrong_flag_is_told_before_an_occupied_folder(run, model, tmp_path):
+    (tmp_path / "mine.txt").write_text("do not lose me")
+    for flags in (("--w-bits", "5"), ("--max-shard-size", "big"), ("--w-group-size", "0")):
+        ran = run("lite", "auto-gptq", model, "--work-dir", tmp_path, *flags)
+        assert ran.code == 2
+        assert flags[0] in ran.err
+    assert "not empty" in run("lite", "auto-gptq", model, "--work-dir", tmp_path, *SMALL).err
