@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,13 +24,13 @@ from mindpress.calib.statistics_header import (
     StatisticsHeader,
     read_header,
 )
-from mindpress.checkpoint.staging import disk_errors
+from mindpress.checkpoint.disk import disk_errors
+from mindpress.checkpoint.manifest import file_digest
 from mindpress.checkpoint.writer import ShardWriter
 from mindpress.errors import ConfigError, InputError
 from mindpress.formats.cache_scales import CacheRanges, Ranges
 
 TENSORS = "statistics.safetensors"
-READ_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,10 @@ class StatisticsWriter:
         """What is written so far, as JSON."""
         return self._shards.state
 
+    def sync(self) -> None:
+        """Wait until what is written is on the disk."""
+        self._shards.sync()
+
     def resume(self, state: list[dict[str, Any]]) -> None:
         """Continue after what `state` says; anything later is cut off. An empty one starts anew."""
         done = self._folder / TENSORS
@@ -103,7 +106,7 @@ class StatisticsWriter:
         self._shards.finish()
         with disk_errors(self._folder):
             (self._folder / "model.safetensors").rename(self._folder / TENSORS)
-            digest = _digest(self._folder / TENSORS)
+            digest = file_digest(self._folder / TENSORS)
             header = replace(self._header, clamped=clamped, sha256=digest)
             text = json.dumps(asdict(header), indent=2) + "\n"
             (self._folder / HEADER).write_text(text, encoding="utf-8")
@@ -130,7 +133,7 @@ def load_statistics(folder: Path) -> CalibrationStatistics:
     if not file.is_file():
         raise InputError(f"{file}: no such file", hint=AGAIN)
     _check_tensors(file, header)
-    if _digest(file) != header.sha256:
+    if file_digest(file) != header.sha256:
         raise InputError(f"{file}: damaged, or of another run than {HEADER}", hint=AGAIN)
     return CalibrationStatistics(folder, header)
 
@@ -146,11 +149,3 @@ def _check_tensors(file: Path, header: StatisticsHeader) -> None:
     if found != expected:
         wrong = min(n for n in {*found, *expected} if found.get(n) != expected.get(n))
         raise InputError(f"{file}: `{wrong}` is not what {HEADER} describes", hint=AGAIN)
-
-
-def _digest(file: Path) -> str:
-    digest = sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(READ_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()

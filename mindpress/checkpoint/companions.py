@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mindpress.checkpoint.staging import disk_errors
+from mindpress.checkpoint.disk import disk_errors
 from mindpress.errors import InputError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
@@ -49,11 +49,16 @@ def _tokenizer_error(folder: Path, error: Exception) -> InputError:
     )
 
 
+def companions(folder: Path) -> list[Path]:
+    """What exists of COMPANIONS, and custom code."""
+    named = [folder / name for name in COMPANIONS if (folder / name).is_file()]
+    return named + sorted(folder.glob("*.py"))
+
+
 def copy_companions(source: Path, target: Path) -> list[str]:
     """Copy what exists of COMPANIONS and custom code; returns the names copied."""
-    names = [name for name in COMPANIONS if (source / name).is_file()]
-    names += sorted(file.name for file in source.glob("*.py"))
-    for name in names:
-        with disk_errors(target / name):
-            shutil.copyfile(source / name, target / name)
-    return names
+    files = companions(source)
+    for file in files:
+        with disk_errors(target / file.name):
+            shutil.copyfile(file, target / file.name)
+    return [file.name for file in files]

@@ -5,7 +5,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from mindpress.checkpoint.staging import disk_errors
+from mindpress.checkpoint.disk import disk_errors, sync
 
 
 def replace_file(file: Path, data: bytes) -> None:
@@ -23,6 +23,7 @@ def replace_file(file: Path, data: bytes) -> None:
             if file.exists():
                 shutil.copymode(file, fresh)
             fresh.replace(file)
+            sync(file.parent)
     finally:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)

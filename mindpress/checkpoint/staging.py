@@ -1,22 +1,30 @@
 """An output folder that appears whole or not at all.
 
-Work goes to a hidden folder beside the target, on the same file system; `commit` syncs it and
-renames it. A lock in it keeps a second run out. POSIX only: there is no `fcntl` on Windows.
+Work goes to a hidden folder beside the target, on the same file system:
+
+    .NAME.partial/          what a run keeps for the next one, if it is killed: journal, spilled
+                            states
+    .NAME.partial/output    what is to become NAME
+    .NAME.partial/old       what NAME was, while an --overwrite puts the new one in its place
+    .NAME.lock              held as long as the run lives
+
+`commit` writes the manifest, syncs everything and renames. A run that was killed between its two
+renames is finished by the next one on the same target.
 """
 
-import fcntl
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal
+from typing import Literal, TypeVar
 
-from mindpress.errors import ConfigError, LockedError, ResourceError
+from mindpress.checkpoint.disk import disk_errors, sync, sync_tree
+from mindpress.checkpoint.locking import locked
+from mindpress.checkpoint.manifest import build_manifest, write_manifest
+from mindpress.errors import ConfigError, InputError, ResourceError
 
-LOCK = ".lock"
 Kind = Literal["model", "workspace", "statistics", "validation"]
 # An --overwrite only ever deletes what is of the kind that is written: one of these files is in it,
 # and where it is a report of ours, it says so.
@@ -33,13 +41,14 @@ NAMES: dict[Kind, str] = {
     "statistics": "statistics",
     "validation": "validations",
 }
+State = TypeVar("State")
 
 
 class StagedFolder:
     """`with StagedFolder(target, "model") as staged:` write to `staged.path`, commit.
 
-    Without a commit the hidden folder is deleted, unless it is `resumable` and holds something:
-    then it stays for the next run with the same target (which deletes it with `overwrite`).
+    `staged.aside` holds what is not to appear. Without a commit both are deleted, unless the run is
+    `resumable` and they hold something: then they stay for the next run with the same target.
     """
 
     def __init__(
@@ -47,49 +56,91 @@ class StagedFolder:
     ) -> None:
         self.target = target.resolve()
         self._kind: Kind = kind
-        self.path = self.target.parent / f".{self.target.name}.partial"
+        self.aside = staged_place(self.target)
+        self.path, self._old = self.aside / "output", self.aside / "old"
         self._overwrite, self._resumable = overwrite, resumable
-        self._lock: IO[str] | None = None
+        self._lock = ExitStack()
         self._committed = False
         self._made: list[Path] = []
 
     def __enter__(self) -> "StagedFolder":
-        check_target(self.target, self._kind, overwrite=self._overwrite)
-        with disk_errors(self.target.parent):
+        _check_place(self.target)
+        parent = self.target.parent
+        with disk_errors(parent):
             self._made = [place for place in self.target.parents if not place.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
-            if not self._resumable or self._overwrite:
-                self.clear()
+            parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as undo:
+            undo.callback(self._remove_made)
+            undo.enter_context(locked(self.target))
+            undo.callback(self._leave)
+            self._finish_earlier()
+            check_target(self.target, self._kind, overwrite=self._overwrite)
+            with disk_errors(self.aside):
+                if not self._resumable:
+                    self.clear()
+                self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = undo.pop_all()
         return self
 
-    def clear(self) -> None:
-        """Delete what an earlier run left in the hidden folder."""
-        for entry in self.path.iterdir():
-            if entry.name != LOCK:
-                _remove(entry)
+    def resumed(self, resume: Callable[[], State]) -> State:
+        """What `resume` makes of an interrupted run. One that it refuses, because it is of another
+        request or damaged, is deleted first where everything may be overwritten.
+        """
+        try:
+            return resume()
+        except (ConfigError, InputError):
+            if not self._overwrite:
+                raise
+            with disk_errors(self.aside):
+                self.clear()
+            return resume()
 
-    def commit(self) -> None:
-        """Sync every file, then put the folder in its place."""
+    def clear(self) -> None:
+        """Delete what an earlier run left, output and journal."""
+        if self.aside.exists():
+            shutil.rmtree(self.aside)
+        self.path.mkdir(parents=True)
+
+    def clear_output(self) -> None:
+        """Delete what an earlier run wrote of which no journal tells."""
+        shutil.rmtree(self.path)
+        self.path.mkdir()
+
+    def commit(self, known: Mapping[str, str] | None = None) -> None:
+        """Write the manifest, sync every file, then put the folder in its place.
+
+        `known` are the SHA-256 of files, by their path in the folder, that were hashed while they
+        were written; others are read back.
+        """
         check_target(self.target, self._kind, overwrite=self._overwrite)
         with disk_errors(self.target):
-            for file in self.path.rglob("*"):
-                if file.is_file():
-                    _sync(file)
+            write_manifest(self.path, build_manifest(self.path, known))
+            sync_tree(self.path)
             self._replace()
-            (self.target / LOCK).unlink()
             self._committed = True
-            _sync(self.target.parent)
+            sync(self.target.parent)
+        # The output is there: should this fail, the next run on it cleans up.
+        shutil.rmtree(self.aside, ignore_errors=True)
 
     def _replace(self) -> None:
-        old = self.target.parent / f".{self.target.name}.old"
-        if old.exists():
-            _remove(old)
-        if self.target.exists():
-            self.target.rename(old)
-        self.path.rename(self.target)
-        if old.exists():
-            _remove(old)
+        replaces = self.target.exists()
+        if replaces:
+            self.target.rename(self._old)
+        try:
+            self.path.rename(self.target)
+        except OSError:
+            if replaces:
+                self._old.rename(self.target)
+            raise
+
+    def _finish_earlier(self) -> None:
+        """Put in its place, and clean up behind, what a killed run was about to."""
+        with disk_errors(self.target):
+            if self._old.exists() and self.path.exists() and not self.target.exists():
+                self.path.rename(self.target)
+                sync(self.target.parent)
+            if self.aside.exists() and not self.path.exists():
+                shutil.rmtree(self.aside)
 
     def __exit__(
         self,
@@ -97,38 +148,26 @@ class StagedFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._lock:
-            self._lock.close()
+        self._lock.close()
+
+    def _leave(self) -> None:
         if not self._committed and not (self._resumable and self._begun()):
-            shutil.rmtree(self.path, ignore_errors=True)
-            for place in self._made:
-                with suppress(OSError):
-                    place.rmdir()
+            shutil.rmtree(self.aside, ignore_errors=True)
 
     def _begun(self) -> bool:
-        return self.path.is_dir() and any(entry.name != LOCK for entry in self.path.iterdir())
+        there = {*self.aside.iterdir(), *self.path.iterdir()} if self.path.is_dir() else set()
+        return bool(there - {self.path})
 
-    def _take_lock(self) -> None:
-        self._lock = (self.path / LOCK).open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise LockedError(
-                f"another run is writing {self.target}", hint="wait for it, or stop it"
-            ) from None
+    def _remove_made(self) -> None:
+        """The folders above the target, when they hold nothing."""
+        for place in self._made:
+            with suppress(OSError):
+                place.rmdir()
 
 
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """ResourceError in the place of an OSError: a full disk, a quota, no permission."""
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="free some space, or choose another folder",
-        ) from None
+def staged_place(target: Path) -> Path:
+    """Where an unfinished `target` is."""
+    return target.parent / f".{target.name}.partial"
 
 
 def check_target(target: Path, kind: Kind, *, overwrite: bool) -> None:
@@ -138,12 +177,17 @@ def check_target(target: Path, kind: Kind, *, overwrite: bool) -> None:
 
     Leaves nothing behind: whether a place can be written is tried with a file without a name.
     """
+    _check_place(target)
+    with disk_errors(target):
+        if target.is_dir() and any(target.iterdir()):
+            _check_occupied(target, kind, overwrite=overwrite)
+
+
+def _check_place(target: Path) -> None:
     with disk_errors(target):
         place = _nearest(target)
         if not place.is_dir():
             raise ConfigError(f"{place}: is a file", hint="name a new folder")
-        if target.is_dir() and any(target.iterdir()):
-            _check_occupied(target, kind, overwrite=overwrite)
         parent = _nearest(target.absolute().parent)
         try:
             tempfile.TemporaryFile(dir=parent).close()
@@ -167,9 +211,14 @@ def _nearest(path: Path) -> Path:
 
 
 def check_space(target: Path, need: int) -> None:
-    """Refuse to start when the file system of `target` has less than `need` bytes free."""
+    """Refuse to start when the file system of `target` has less than `need` bytes free.
+
+    What an interrupted run has written of it counts as free.
+    """
     place = _nearest(target.absolute().parent)
-    free = shutil.disk_usage(place).free
+    staged = staged_place(target.resolve())
+    written = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
+    free = shutil.disk_usage(place).free + written
     if free < need:
         raise ResourceError(
             f"{place}: {need / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free",
@@ -195,18 +244,3 @@ def _is_ours(target: Path, kind: Kind) -> bool:
     if kind == "workspace":
         return bool(found)
     return any(NAMED_IN_REPORTS in file.read_text(errors="replace") for file in found)
-
-
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

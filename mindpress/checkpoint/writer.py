@@ -8,6 +8,7 @@ Format: https://github.com/huggingface/safetensors, section "Format".
 import json
 import os
 from dataclasses import dataclass, field
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mindpress.checkpoint.disk import disk_errors, sync
 from mindpress.checkpoint.reader import DTYPES, INDEX
-from mindpress.checkpoint.staging import disk_errors
 from mindpress.errors import ConfigError, InputError
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -27,12 +28,18 @@ METADATA = {"format": "pt"}  # one key only: safetensors writes several in rando
 
 @dataclass
 class _Shard:
-    """A shard being written: where each tensor begins and ends in its data part."""
+    """A shard being written: where each tensor begins and ends in its data part, and its hash."""
 
     file: Path
     reserved: int
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     size: int = 0
+
+    @property
+    def begin(self) -> int:
+        """Where its data part begins in the file."""
+        return 8 + self.reserved
 
 
 class ShardWriter:
@@ -54,30 +61,47 @@ class ShardWriter:
         nbytes = data.numel() * data.element_size()
         shard = self._shard_for(nbytes)
         with disk_errors(shard.file), shard.file.open("r+b") as file:
-            file.seek(8 + shard.reserved + shard.size)
-            file.write(data.view(-1).view(torch.uint8).numpy().data)
+            file.seek(shard.begin + shard.size)
+            contents = data.view(-1).view(torch.uint8).numpy().data
+            file.write(contents)
         shard.entries[name] = {
             "dtype": NAMES[data.dtype],
             "shape": list(data.shape),
             "data_offsets": [shard.size, shard.size + nbytes],
         }
+        shard.digests[name] = sha256(contents).hexdigest()
         shard.size += nbytes
 
     @property
     def state(self) -> list[dict[str, Any]]:
         """What is written so far, as JSON; `resume` takes it back."""
-        return [{"size": shard.size, "entries": shard.entries} for shard in self._shards]
+        return [
+            {"size": shard.size, "entries": shard.entries, "digests": shard.digests}
+            for shard in self._shards
+        ]
+
+    def sync(self) -> None:
+        """Wait until what is written is on the disk, before a journal says that it is."""
+        for shard in self._shards:
+            with disk_errors(shard.file):
+                sync(shard.file)
 
     def resume(self, state: list[dict[str, Any]]) -> None:
-        """Continue after the tensors of `state`; anything written later is cut off."""
+        """Continue after the tensors of `state`; anything written later is cut off.
+
+        InputError when what was written before is not as it was written.
+        """
+        shards = []
         for number, saved in enumerate(state):
-            shard = _Shard(self._part(number), self._reserved, saved["entries"], saved["size"])
+            shard = _Shard(self._part(number), self._reserved, **saved)
             self._take_back(number)
             _cut(shard)
-            self._shards.append(shard)
+            _check(shard)
+            shards.append(shard)
         for extra in self._folder.glob("part-*.safetensors"):
-            if extra not in [shard.file for shard in self._shards]:
+            if extra not in [shard.file for shard in shards]:
                 extra.unlink()
+        self._shards = shards
 
     def finish(self) -> None:
         """Fill in the headers, name the shards, and write the index when there are several."""
@@ -112,7 +136,7 @@ class ShardWriter:
         if last is None or (last.size and last.size + nbytes > self._limit):
             last = _Shard(self._part(len(self._shards)), self._reserved)
             with disk_errors(last.file), last.file.open("wb") as file:
-                file.truncate(8 + last.reserved)  # also drops what a killed run left there
+                file.truncate(last.begin)  # also drops what a killed run left there
             self._shards.append(last)
         return last
 
@@ -123,13 +147,26 @@ class ShardWriter:
 def _cut(shard: _Shard) -> None:
     """Drop what was written after the journal was; refuse a shard that lacks something."""
     there = shard.file.stat().st_size if shard.file.is_file() else 0
-    if there < 8 + shard.reserved + shard.size:
-        raise InputError(
-            f"{shard.file}: the unfinished output is damaged: {there} bytes of"
-            f" {8 + shard.reserved + shard.size}",
-            hint="start again with --overwrite",
-        )
-    os.truncate(shard.file, 8 + shard.reserved + shard.size)
+    if there < shard.begin + shard.size:
+        raise _damaged(shard, f"{there} bytes of {shard.begin + shard.size}")
+    os.truncate(shard.file, shard.begin + shard.size)
+
+
+def _check(shard: _Shard) -> None:
+    """Refuse a shard with a tensor that is not what was written. Peak memory: one tensor."""
+    with shard.file.open("rb") as file:
+        for name, entry in shard.entries.items():
+            begin, end = entry["data_offsets"]
+            file.seek(shard.begin + begin)
+            if sha256(file.read(end - begin)).hexdigest() != shard.digests[name]:
+                raise _damaged(shard, f"`{name}` changed")
+
+
+def _damaged(shard: _Shard, what: str) -> InputError:
+    return InputError(
+        f"{shard.file}: the unfinished output is damaged: {what}",
+        hint="start again with --overwrite",
+    )
 
 
 def _write_header(shard: _Shard) -> None:

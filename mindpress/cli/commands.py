@@ -9,14 +9,15 @@ import typer
 
 from mindpress import __version__
 from mindpress.cli import bench, chat, check_env, compare, convert, demo, inspect, lite, validate
+from mindpress.cli.app import INTERRUPTED, TERMINATED
 from mindpress.cli.arguments import mistaken, normalized, without_traceback
 from mindpress.cli.console import Console
 from mindpress.cli.environment import quiet_libraries, wants_traceback
 from mindpress.cli.failures import explained
 from mindpress.errors import MindpressError
 
-INTERRUPTED = 130
-RESUMED = {"auto-awq", "auto-gptq", "smooth-quant", "calibrate"}
+STOPPED = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM"}
+RESUMED = {"auto-awq", "auto-gptq", "smooth-quant", "calibrate", "convert"}
 RESUME = "run the same command to go on where it stopped"
 
 app = typer.Typer(
@@ -72,15 +73,16 @@ def run(arguments: Sequence[str]) -> int:
         # Typer gives 130 for Ctrl-C, and None for a command that ended well.
         code = app(normalized(given), prog_name="mindpress", standalone_mode=False) or 0
         sys.stdout.flush()
+    except SystemExit as stopped:  # of SIGTERM
+        code = TERMINATED if stopped.code is None else int(stopped.code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:  # noqa: BLE001 - the last net: no user sees a bare traceback
         code = _failed(error, given, trace=trace or wants_traceback())
-    if code == INTERRUPTED:
+    if code in STOPPED:
         said = {argument.replace("_", "-") for argument in given}
-        resumes = RESUMED & said and "--overwrite" not in said
-        Console().error("stopped by Ctrl-C", RESUME if resumes else None)
+        Console().error(f"stopped by {STOPPED[code]}", RESUME if RESUMED & said else None)
     return code
 
 

@@ -1,6 +1,7 @@
 """`mindpress convert`: a model folder becomes a TurboMind workspace."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -159,9 +160,9 @@ def run(settings: Conversion, request: CacheRequest, console: Console) -> None:
     from mindpress.convert.convert import convert_model
 
     begun = time.perf_counter()
+    calibrate = partial(calibrated, request, settings) if request.calib else None
     with Progress(console) as listener:
-        ranges, origin = calibrated(request, settings, listener)
-        report = convert_model(settings, listener, ranges, origin)
+        report = convert_model(settings, listener, calibrate)
     console.result(report.as_dict())
     console.heading(f"Converted {settings.source} to a TurboMind workspace")
     console.pairs(
@@ -171,7 +172,7 @@ def run(settings: Conversion, request: CacheRequest, console: Console) -> None:
             "tp": report.tp,
             "weights": report.weight_type,
             "cache": cache_words(request.spec),
-            "calibrated on": calibrated_on(origin),
+            "calibrated on": calibrated_on(report.origin),
             "size": f"{size(report.bytes)} in {report.files} files",
             "time": duration(time.perf_counter() - begun),
         }

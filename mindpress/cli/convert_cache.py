@@ -116,21 +116,18 @@ def check_request(request: CacheRequest, settings: Conversion) -> "ConversionPla
 
 
 def calibrated(
-    request: CacheRequest, settings: Conversion, listener: Listener
-) -> tuple["CacheRanges | None", Mapping[str, str]]:
-    """The ranges of the model's keys and values, and how they were found; calibrates if need be."""
-    if request.calib is None:
-        return None, {}
-    plan = plan_of(request, settings)
+    request: CacheRequest, settings: Conversion, place: Path, listener: Listener
+) -> tuple["CacheRanges", Mapping[str, str]]:
+    """The ranges of the model's keys and values, and how they were found; calibrates if need be,
+    with unfinished work beside `place`.
+    """
     if request.folder:
-        return read_statistics(request.folder, plan)
-    from mindpress.lite.calibrate import calibrate_model
+        return read_statistics(request.folder, plan_of(request, settings))
+    from mindpress.lite.calibrate import calibrate_aside
 
     run = calibration_run(request, settings)
-    with tempfile.TemporaryDirectory(prefix=".calibration-", dir=_place(settings.target)) as place:
-        folder = Path(place) / "statistics"
-        calibrate_model(run, folder, listener=listener)
-        return read_statistics(folder, plan)
+    found, header = calibrate_aside(run, place, overwrite=settings.overwrite, listener=listener)
+    return found, header.origin
 
 
 def calibration_run(request: CacheRequest, settings: Conversion) -> CalibrationRun:
@@ -160,8 +157,3 @@ def read_statistics(
             hint=f"calibrate {plan.folder.folder}, or give --calib a dataset",
         )
     return found.ranges, found.header.origin
-
-
-def _place(target: Path) -> Path:
-    """The folder beside the target: hidden states may need the room that is there."""
-    return next(place for place in target.absolute().parents if place.is_dir())

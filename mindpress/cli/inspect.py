@@ -1,12 +1,13 @@
 """`mindpress inspect`: what a folder or workspace is, and what is wrong with it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mindpress.cli.console import Console
 from mindpress.cli.options import DownloadDirOpt, JsonOpt, PathArg, QuietOpt, RevisionOpt
+from mindpress.cli.progress import Progress
 from mindpress.errors import InputError
 from mindpress.formats.cache_spec import CacheSpec
 from mindpress.report.numbers import number, size
@@ -15,8 +16,17 @@ if TYPE_CHECKING:
     from mindpress.sources.inspect import Inspection
 
 
+VerifyOpt = Annotated[
+    bool,
+    typer.Option(
+        "--verify", help="Read every file, and compare it with the hash it was written with."
+    ),
+]
+
+
 def inspect(
     path: PathArg,
+    verify: VerifyOpt = False,
     revision: RevisionOpt = None,
     download_dir: DownloadDirOpt = None,
     json: JsonOpt = False,
@@ -31,7 +41,8 @@ def inspect(
 
     console = Console(as_json=json, quiet=quiet)
     folder = local_folder(path, revision=revision, download_dir=download_dir)
-    found = inspect_path(Path(folder))
+    with Progress(console) as listener:
+        found = inspect_path(Path(folder), hashes=verify, listener=listener)
     console.result(found.as_dict())
     console.heading(f"{path}: {found.kind}")
     console.pairs(described(found))
@@ -59,6 +70,7 @@ def described(found: "Inspection") -> dict[str, object]:
         "dtype": found.dtype,
         "cache": cache_words(found.cache),
         "version": found.version,
+        "verified": None if found.verified is None else f"{found.verified} files, by their hashes",
     }
 
 

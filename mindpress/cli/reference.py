@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
-from mindpress.cli.commands import INTERRUPTED, app
+from mindpress.cli.app import INTERRUPTED, TERMINATED
+from mindpress.cli.commands import app
 from mindpress.cli.console import Console
 from mindpress.errors import MindpressError
 
@@ -42,7 +43,7 @@ def codes() -> str:
     for kind in kinds:
         if kind.exit_code != 1:
             rows.setdefault(kind.exit_code, (kind.__doc__ or "").splitlines()[0].rstrip("."))
-    rows[INTERRUPTED] = "stopped by Ctrl-C"
+    rows |= {INTERRUPTED: "stopped by Ctrl-C", TERMINATED: "stopped by SIGTERM"}
     return "".join(f"| {code} | {words} |\n" for code, words in sorted(rows.items()))
 
 

@@ -4,8 +4,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from mindpress.checkpoint.disk import disk_errors
+from mindpress.checkpoint.locking import locked
+from mindpress.checkpoint.manifest import changing
 from mindpress.checkpoint.replacing import replace_file
-from mindpress.checkpoint.staging import disk_errors
 from mindpress.convert.cache_contents import CacheContents, cache_contents
 from mindpress.convert.cache_rules import cache_notes, check_calibrated, check_spec
 from mindpress.errors import InputError
@@ -14,7 +16,7 @@ from mindpress.formats.cache_scales import CacheRanges
 from mindpress.formats.cache_spec import CacheSpec
 from mindpress.formats.turbomind_cache import MARK
 from mindpress.formats.turbomind_policy import policy_of, with_policy
-from mindpress.sources.cache_file import write_cache_file
+from mindpress.sources.cache_file import cache_file, write_cache_file
 from mindpress.sources.fingerprint import model_fingerprint
 from mindpress.sources.signature import cache_signature, same_cache
 from mindpress.sources.workspace import FOLDER, Workspace, open_workspace
@@ -54,22 +56,26 @@ def write_cache_scales(
     """Write what `ranges` give into an existing workspace and set its `quant_policy`.
 
     Raises what `check_cache_target` raises, InputError for ranges of another shape, NumericError
-    for values that cannot be scaled. Each file is replaced whole and the config last, so that a
-    cache is asked for when all its scales are there. The written files.
+    for values that cannot be scaled, LockedError while another run writes the workspace. Each file
+    is replaced whole and the config last, so that a cache is asked for when all its scales are
+    there. The written files.
     """
-    found = check_cache_target(workspace, spec, signature)
-    contents = cache_contents(ranges, spec, found.config)
-    config = _new_config(found, spec)
-    for note in (*cache_notes(found.config.release, spec), *contents.notes):
-        listener(note)
-    written = write_contents(found, contents, origin)
-    if config is not None:
-        replace_file(found.weights / CONFIG, config)
-        written.append(found.weights / CONFIG)
-    for file in found.weights.glob(f"*{MARK}*"):
-        if file.name not in contents.files:
-            with disk_errors(file):
-                file.unlink()
+    with locked(_root(workspace)):
+        found = check_cache_target(workspace, spec, signature)
+        contents = cache_contents(ranges, spec, found.config)
+        config = _new_config(found, spec)
+        for note in (*cache_notes(found.config.release, spec), *contents.notes):
+            listener(note)
+        old = [*found.weights.glob(f"*{MARK}*")]
+        new = [*(found.weights / name for name in contents.files), cache_file(found.folder)]
+        with changing(found.folder, [*old, *new, found.weights / CONFIG]):
+            written = write_contents(found, contents, origin)
+            if config is not None:
+                replace_file(found.weights / CONFIG, config)
+                written.append(found.weights / CONFIG)
+            with disk_errors(found.weights):
+                for file in set(old) - set(new):
+                    file.unlink()
     return written
 
 

@@ -1,21 +1,20 @@
 """Convert a model folder to a TurboMind workspace, streaming its tensors."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mindpress.checkpoint.mapped import MappedCheckpoint
-from mindpress.checkpoint.staging import StagedFolder, disk_errors
+from mindpress.checkpoint.disk import disk_errors
+from mindpress.checkpoint.staging import StagedFolder
 from mindpress.convert.cache_contents import CacheContents, cache_contents
 from mindpress.convert.cache_output import write_contents
-from mindpress.convert.output import TensorFiles, one_thread_each
 from mindpress.convert.planning import ConversionPlan, plan_conversion
 from mindpress.convert.settings import Conversion
+from mindpress.convert.staged_weights import WEIGHTS, StagedWeights
 from mindpress.convert.tokens import copy_files
-from mindpress.convert.weights import WeightFiles
-from mindpress.events import Advanced, Finished, Listener, Started, ignore
+from mindpress.events import Finished, Listener, ignore
 from mindpress.formats.cache_scales import CacheRanges
 from mindpress.formats.cache_spec import CacheSpec
 from mindpress.formats.turbomind_text import write_config
@@ -23,10 +22,17 @@ from mindpress.sources.workspace import open_workspace
 
 __all__ = ["ConversionPlan", "ConversionReport", "convert_model", "plan_conversion"]
 
+Measured = tuple[CacheRanges, Mapping[str, str]]
+# Ranges of keys and values, and how they were found. It may keep unfinished work at the path.
+Calibrate = Callable[[Path, Listener], Measured]
+
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """What was written and how long it took. `bytes` and `files` count everything."""
+    """What was written and how long it took. `bytes` and `files` count everything but the manifest.
+
+    `origin` says on what the cache was calibrated; empty where it was not.
+    """
 
     target: Path
     tm_version: str
@@ -38,6 +44,7 @@ class ConversionReport:
     files: int
     seconds: float
     notes: tuple[str, ...]
+    origin: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON."""
@@ -56,28 +63,30 @@ class ConversionReport:
 
 
 def convert_model(
-    settings: Conversion,
-    listener: Listener = ignore,
-    ranges: CacheRanges | None = None,
-    origin: Mapping[str, str] | None = None,
+    settings: Conversion, listener: Listener = ignore, calibrate: Calibrate | None = None
 ) -> ConversionReport:
     """Write the workspace of `settings`; it appears whole or not at all.
 
-    `ranges` are those of the model's keys and values where `settings.cache` is calibrated, and
-    `origin` says how they were found. Peak memory: the linears that read one input, and the files
-    being written. Raises what `plan_conversion` raises, InputError for ranges of another model,
+    An interrupted run leaves a hidden folder beside the target; the same call goes on from it, and
+    with `overwrite` another starts afresh. `calibrate` is there where `settings.cache` is
+    calibrated. Peak memory: the linears that read one input, and the files being written. Raises
+    what `plan_conversion` and `calibrate` raise, InputError for ranges of another model,
     NumericError for weights and ranges that are not finite, and ResourceError.
     """
-    begun = time.perf_counter()
-    plan = plan_conversion(settings, calibrated=ranges is not None)
-    cache = cache_contents(ranges, plan.cache, plan.config) if plan.cache else None
-    notes = (*plan.notes, *(cache.notes if cache else ()))
-    for note in notes:
-        listener(note)
-    with StagedFolder(plan.target, "workspace", overwrite=plan.overwrite) as staged:
-        side_bytes = _write(plan, staged.path, listener)
-        extra = _write_cache(staged.path, cache, origin or {})
-        staged.commit()
+    begun, target = time.perf_counter(), settings.target
+    with StagedFolder(target, "workspace", overwrite=settings.overwrite, resumable=True) as staged:
+        plan = plan_conversion(settings, calibrated=calibrate is not None)
+        measured = calibrate(staged.aside / "calibration", listener) if calibrate else None
+        ranges, origin = measured or (None, {})
+        cache = cache_contents(ranges, plan.cache, plan.config) if plan.cache else None
+        notes = (*plan.notes, *(cache.notes if cache else ()))
+        for note in notes:
+            listener(note)
+        weights = StagedWeights(plan, (_bytes(ranges), sorted(origin.items())), staged)
+        staged.resumed(lambda: weights.resume(listener))
+        digests = weights.write(listener)
+        extra = _write_others(plan, cache, origin, staged.path)
+        staged.commit({(WEIGHTS / name).as_posix(): digest for name, digest in digests.items()})
     seconds = time.perf_counter() - begun
     listener(Finished(seconds))
     return ConversionReport(
@@ -87,42 +96,30 @@ def convert_model(
         tp=plan.config.tp,
         weight_type=plan.config.weight_type,
         cache=plan.cache,
-        bytes=plan.bytes + side_bytes + sum(extra),
-        files=len(plan.files) + len(plan.copied) + 1 + len(extra),
+        bytes=plan.bytes + sum(extra),
+        files=len(plan.files) + len(extra),
         seconds=seconds,
         notes=tuple(note.text for note in notes),
+        origin=origin,
     )
 
 
-def _write(plan: ConversionPlan, root: Path, listener: Listener) -> int:
-    """Write everything below `root` and return the bytes of what is no weight."""
-    weights = root / "triton_models" / "weights"
-    tokenizer = root / "triton_models" / "tokenizer"
-    text = write_config(plan.config, plan.dialect).encode()
-    with disk_errors(weights):
-        weights.mkdir(parents=True)
-        tokenizer.mkdir()
-        (weights / plan.dialect.file).write_bytes(text)
-    copied = copy_files(plan.copied, tokenizer)
-    listener(Started("convert", plan.config.layers))
-    checkpoint = MappedCheckpoint(plan.folder.folder)
-    tensors = WeightFiles(replace(plan.folder, checkpoint=checkpoint), plan.config)
-    with one_thread_each(), TensorFiles(weights) as output:
-        for name, tensor in tensors.outer():
-            output.write(name, tensor)
-            checkpoint.release()
-        for layer in range(plan.config.layers):
-            for name, tensor in tensors.layer(layer):
-                output.write(name, tensor)
-            checkpoint.release()
-            listener(Advanced(layer + 1))
-    return len(text) + copied
-
-
-def _write_cache(
-    root: Path, contents: CacheContents | None, origin: Mapping[str, str]
+def _write_others(
+    plan: ConversionPlan, cache: CacheContents | None, origin: Mapping[str, str], root: Path
 ) -> list[int]:
-    """Write the scales of a cache, and the bytes of each of their files."""
-    if contents is None:
-        return []
-    return [file.stat().st_size for file in write_contents(open_workspace(root), contents, origin)]
+    """Write everything below `root` that is no weight; the bytes of each file."""
+    config, tokenizer = root / WEIGHTS / plan.dialect.file, root / WEIGHTS.parent / "tokenizer"
+    with disk_errors(root):
+        tokenizer.mkdir(exist_ok=True)
+        config.write_bytes(write_config(plan.config, plan.dialect).encode())
+    written = [config, *copy_files(plan.copied, tokenizer)]
+    if cache is not None:
+        written += write_contents(open_workspace(root), cache, origin)
+    return [file.stat().st_size for file in written]
+
+
+def _bytes(ranges: CacheRanges | None) -> bytes:
+    if ranges is None:
+        return b""
+    extremes = (ranges.keys.low, ranges.keys.high, ranges.values.low, ranges.values.high)
+    return b"".join(found.numpy().tobytes() for found in extremes)

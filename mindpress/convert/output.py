@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
-from mindpress.checkpoint.staging import disk_errors
+from mindpress.checkpoint.disk import disk_errors
 
 WRITERS = 2
 STRIP = 128
@@ -22,11 +23,13 @@ class TensorFiles:
     """`with TensorFiles(folder) as files:` and `files.write(name, tensor)`.
 
     A failure to write is raised by a later `write` or when the block ends. Peak memory: twice as
-    many tensors as there are writers.
+    many tensors as there are writers. `digests` are the SHA-256 of the files that are written so
+    far, by name.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.digests: dict[str, str] = {}
         self._pool = ThreadPoolExecutor(WRITERS)
         self._pending: deque[Future[None]] = deque()
         self._buffers = threading.local()
@@ -38,7 +41,7 @@ class TensorFiles:
         """Queue a tensor for the file `name`, in the order of its rows. It must not change."""
         while len(self._pending) >= WRITERS:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._write, self._folder / name, tensor))
+        self._pending.append(self._pool.submit(self._write, name, tensor))
 
     def __exit__(
         self,
@@ -51,11 +54,13 @@ class TensorFiles:
             for future in self._pending:
                 future.result()
 
-    def _write(self, file: Path, tensor: Tensor) -> None:
+    def _write(self, name: str, tensor: Tensor) -> None:
         if not tensor.is_contiguous():
             tensor = _in_rows(tensor, self._buffer(tensor))
-        with disk_errors(file):
-            _write_bytes(file, tensor.reshape(-1).view(torch.uint8).numpy().data)
+        data = tensor.reshape(-1).view(torch.uint8).numpy().data
+        with disk_errors(self._folder / name):
+            _write_bytes(self._folder / name, data)
+        self.digests[name] = sha256(data).hexdigest()
 
     def _buffer(self, tensor: Tensor) -> Tensor:
         """Room for a tensor. Kept for the next one: fresh pages cost more than the copy."""

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mindpress.checkpoint.disk import disk_errors
+from mindpress.checkpoint.manifest import NAME as MANIFEST
 from mindpress.checkpoint.reader import read_json
-from mindpress.checkpoint.staging import disk_errors
 from mindpress.errors import InputError
 from mindpress.sources.folder import ModelFolder
 
@@ -15,7 +16,7 @@ FIXED = {"Qwen2ForCausalLM": (151643, 151645)}
 PATTERNS = ("*.json", "*.py", "tokenizer.model", "qwen.tiktoken", "merges.txt",
             "chat_template.jinja")  # fmt: skip
 # What mindpress itself writes into a model folder is no part of a tokenizer.
-OWN = ("report.json", "statistics.json", "validation")
+OWN = (MANIFEST, "report.json", "statistics.json", "validation")
 
 
 def special_ids(folder: ModelFolder) -> tuple[int, int]:
@@ -41,12 +42,12 @@ def tokenizer_files(folder: Path) -> list[Path]:
     return sorted(file for file in found if not file.name.startswith(OWN))
 
 
-def copy_files(files: list[Path], target: Path) -> int:
-    """Copy into `target` and return the bytes."""
+def copy_files(files: list[Path], target: Path) -> list[Path]:
+    """Copy into the folder `target`; the copies."""
     for file in files:
         with disk_errors(target / file.name):
             shutil.copyfile(file, target / file.name)
-    return sum(file.stat().st_size for file in files)
+    return [target / file.name for file in files]
 
 
 def _id_of(kind: str, folder: Path, config: dict[str, Any]) -> int | None:

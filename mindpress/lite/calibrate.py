@@ -11,19 +11,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mindpress import __version__
-from mindpress.calib.journal import Journal, fingerprint
 from mindpress.calib.statistics import without_overflow
-from mindpress.calib.statistics_file import StatisticsWriter, load_statistics
+from mindpress.calib.statistics_file import (
+    CalibrationStatistics,
+    StatisticsWriter,
+    load_statistics,
+)
 from mindpress.calib.statistics_header import StatisticsHeader
 from mindpress.calib.stream import BlockStream, LiveBlock
-from mindpress.checkpoint.staging import StagedFolder, disk_errors
+from mindpress.checkpoint.disk import disk_errors
+from mindpress.checkpoint.journal import Journal, fingerprint
+from mindpress.checkpoint.staging import StagedFolder
 from mindpress.errors import NumericError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
-from mindpress.formats.cache_scales import Ranges
+from mindpress.formats.cache_scales import CacheRanges, Ranges
 from mindpress.formats.finite import is_finite
 from mindpress.lite.calibration import CalibrationRun
 from mindpress.lite.calibration_plan import CalibrationRequest, check_calibration
-from mindpress.lite.inputs import SPILL, check_weights, embedded, input_files
+from mindpress.lite.inputs import check_weights, embedded, input_files
 from mindpress.lite.observe import BlockStatistics
 from mindpress.memory import give_back, peak_bytes, return_large_blocks
 from mindpress.sources.signature import cache_signature
@@ -70,23 +75,14 @@ def calibrate_model(
     """Write the statistics of the model's activations to `target` (see calib/statistics_file.py).
 
     Everything is checked before the first block. An interrupted run leaves a hidden folder
-    beside `target`; the same call goes on from it (with `overwrite` it starts afresh). Peak
+    beside `target`; the same call goes on from it, and with `overwrite` another starts afresh. Peak
     memory: one block, and the hidden states of the calibration set.
     """
     started = time.monotonic()
-    return_large_blocks()
-    request = check_calibration(run, target, overwrite=overwrite, listener=listener)
     with StagedFolder(target, "statistics", overwrite=overwrite, resumable=True) as staged:
-        calibration = _Run(run, request, staged.path)
-        clamped = calibration.resume(listener)
-        check_weights(request.source, listener)
-        with disk_errors(staged.path):
-            calibration.blocks(clamped, listener)
-            calibration.finish(clamped)
-        saved = load_statistics(staged.path)
+        saved = _recorded(run, staged, overwrite=overwrite, listener=listener)
         ranges = saved.ranges
         staged.commit()
-    _tell_clamped(saved.header, listener)
     seconds = time.monotonic() - started
     listener(Finished(seconds))
     return CalibrationReport(
@@ -99,38 +95,78 @@ def calibrate_model(
     )
 
 
+def calibrate_aside(
+    run: CalibrationRun, place: Path, *, overwrite: bool = False, listener: Listener = ignore
+) -> tuple[CacheRanges, StatisticsHeader]:
+    """Ranges of keys and values for a job of which they are a part.
+
+    The statistics stay unfinished beside `place`, so that the same call after an interruption of
+    the job finds them there; who calls deletes them. Raises what `calibrate_model` raises.
+    """
+    with StagedFolder(place, "statistics", overwrite=overwrite, resumable=True) as staged:
+        saved = _recorded(run, staged, overwrite=overwrite, listener=listener)
+        return saved.ranges, saved.header
+
+
+def _recorded(
+    run: CalibrationRun, staged: StagedFolder, *, overwrite: bool, listener: Listener
+) -> CalibrationStatistics:
+    """The statistics in the staged folder; they are complete."""
+    return_large_blocks()
+    request = check_calibration(run, staged.target, overwrite=overwrite, listener=listener)
+    calibration = _Run(run, request, staged)
+    clamped = staged.resumed(lambda: calibration.resume(listener))
+    check_weights(request.source, listener)
+    with disk_errors(staged.path):
+        calibration.blocks(clamped, listener)
+        calibration.finish(clamped)
+    saved = load_statistics(staged.path)
+    _tell_clamped(saved.header, listener)
+    return saved
+
+
 class _Run:
     """The state of one run: what is written, and the hidden states before the next block.
 
     Of every finished layer, a list says whether values in it were clamped.
     """
 
-    def __init__(self, run: CalibrationRun, request: CalibrationRequest, folder: Path) -> None:
+    def __init__(
+        self, run: CalibrationRun, request: CalibrationRequest, staged: StagedFolder
+    ) -> None:
         self.run, self.source, self.tokens = run, request.source, request.tokens
-        self.folder, self.device = folder, request.device
+        self.staged, self.device = staged, request.device
         on_cpu = request.device.type == "cpu"  # where products of 16 bits are slow
         kind = torch.float32 if on_cpu else request.source.embedding_type
         self.stream = BlockStream(request.source, request.device, kind)
         found = cache_signature(request.source)
-        self.writer = StatisticsWriter(folder, replace(request.header, signature=found))
+        self.writer = StatisticsWriter(staged.path, replace(request.header, signature=found))
         # A run that stopped at an overflow goes on with --clamp: nothing before it was clamped.
         parts = (__version__, replace(run, clamp=False), request.tokens.numpy().tobytes())
-        self.journal = Journal(folder, fingerprint(*parts, files=input_files(request.source)))
+        files = input_files(request.source)
+        self.journal = Journal(staged.aside, fingerprint(*parts, files=files))
 
     def resume(self, listener: Listener) -> list[bool]:
         """The layers that an earlier run finished; refuses one with other settings."""
-        saved = self.journal.load() or {"writer": [], "clamped": []}
-        self.writer.resume(saved["writer"])
-        if saved["clamped"]:
-            done = len(saved["clamped"])
-            listener(Note(f"going on after layer {done} of an interrupted run"))
-        return list(saved["clamped"])
+        saved = self.journal.load()
+        if saved is None:
+            self.staged.clear_output()
+            return []
+        try:
+            clamped = [bool(changed) for changed in saved["clamped"]]
+            self.writer.resume(saved["writer"])
+        except (KeyError, TypeError) as error:
+            raise self.journal.damaged(error) from None
+        listener(Note(f"going on after layer {len(clamped)} of an interrupted run"))
+        return clamped
 
     def blocks(self, clamped: list[bool], listener: Listener) -> None:
         """Run and record every block that is not in `clamped` yet, and add it."""
-        hidden = embedded(self.stream, self.tokens, self.folder)
-        listener(Started("calibrate", len(self.stream)))
         done = len(clamped)
+        if done == len(self.stream):
+            return
+        hidden = embedded(self.stream, self.tokens, self.staged.aside)
+        listener(Started("calibrate", len(self.stream)))
         for index in range(len(self.stream)):
             with self.stream.block(index) as block:
                 if index < done:
@@ -146,10 +182,8 @@ class _Run:
             listener(Advanced(index + 1, "recorded", _figures(seen)))
 
     def finish(self, clamped: list[bool]) -> None:
-        """Close the file, and leave only what is to stay."""
+        """Close the file."""
         self.writer.finish(tuple(index for index, yes in enumerate(clamped) if yes))
-        (self.folder / SPILL).unlink(missing_ok=True)
-        self.journal.remove()
 
     def _watch(self, *, cache_only: bool) -> BlockStatistics:
         block, shape = self.stream.runs.block, self.source.shape
@@ -183,6 +217,7 @@ class _Run:
     ) -> None:
         self.writer.layer(index, seen.tensors())
         clamped.append(changed or seen.clamped)
+        self.writer.sync()
         self.journal.save({"writer": self.writer.state, "clamped": clamped})
 
 

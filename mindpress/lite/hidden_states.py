@@ -1,7 +1,7 @@
 """The hidden states before the next block: of the original model, and behind quantized blocks."""
 
-import os
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from mindpress.calib.hidden import hidden_states
 from mindpress.calib.stream import BlockStream
+from mindpress.checkpoint.disk import sync
+from mindpress.checkpoint.manifest import file_digest
 from mindpress.errors import InputError
-from mindpress.lite.inputs import SPILL, Tokens, embedded
+from mindpress.lite.inputs import Tokens, embedded
 from mindpress.lite.recipe import Propagation
 
 FOLLOWED_SPILL = "followed-states.bin"
@@ -32,39 +34,35 @@ class HiddenStates:
     original: Hidden | None
     followed: Hidden | None
 
-    def save(self, done: int) -> None:
-        """Keep `followed` as it is after `done` blocks."""
+    def save(self, done: int) -> str | None:
+        """Keep `followed` as it is after `done` blocks; the SHA-256 of what is kept."""
         if self.followed is None:
-            return
-        with (self.folder / KEPT.format(done)).open("wb") as file:
-            _bytes(self.followed).numpy().tofile(file)
-            file.flush()
-            os.fsync(file.fileno())
+            return None
+        kept, data = self.folder / KEPT.format(done), _bytes(self.followed).numpy().data
+        kept.write_bytes(data)
+        sync(kept)
+        return sha256(data).hexdigest()
 
     def forget(self, done: int) -> None:
         """Delete what was kept after `done` blocks."""
         (self.folder / KEPT.format(done)).unlink(missing_ok=True)
 
     def load(self, done: int) -> None:
-        """Go on after `done` blocks; InputError when what was kept is damaged."""
+        """Go on after `done` blocks, with what `check_kept` has found to be whole."""
         if self.followed is None or not done:
             return
-        kept, into = self.folder / KEPT.format(done), _bytes(self.followed)
-        size = kept.stat().st_size if kept.is_file() else 0
-        if size != len(into):
-            raise InputError(
-                f"{kept}: the hidden states of an interrupted run are damaged:"
-                f" {size} bytes, not {len(into)}",
-                hint="add --overwrite to start afresh",
-            )
-        into.copy_(torch.from_file(str(kept), shared=False, size=size, dtype=torch.uint8))
+        kept, into = str(self.folder / KEPT.format(done)), _bytes(self.followed)
+        into.copy_(torch.from_file(kept, shared=False, size=len(into), dtype=torch.uint8))
 
-    def remove_files(self) -> None:
-        """The run is complete."""
-        for file in (SPILL, FOLLOWED_SPILL):
-            (self.folder / file).unlink(missing_ok=True)
-        for file in self.folder.glob(KEPT.format("*")):
-            file.unlink()
+
+def check_kept(folder: Path, done: int, digest: str | None) -> None:
+    """Refuse states kept after `done` blocks that are not those of `digest`; None is none kept."""
+    kept = folder / KEPT.format(done)
+    if digest is not None and not (kept.is_file() and file_digest(kept) == digest):
+        raise InputError(
+            f"{kept}: the hidden states of an interrupted run are damaged",
+            hint="add --overwrite to start afresh",
+        )
 
 
 def first_states(

@@ -8,7 +8,7 @@ from torch import Tensor
 from mindpress.calib.datasets import calibration_tokens
 from mindpress.calib.hidden import hidden_states
 from mindpress.calib.stream import BlockStream
-from mindpress.checkpoint.companions import load_tokenizer
+from mindpress.checkpoint.companions import companions, load_tokenizer
 from mindpress.checkpoint.reader import FLOATS
 from mindpress.errors import InputError
 from mindpress.events import Advanced, Listener, Started
@@ -58,7 +58,7 @@ def check_weights(source: ModelFolder, listener: Listener) -> None:
 def input_files(source: ModelFolder) -> list[Path]:
     """The files whose change makes another run of it."""
     shards = {info.file for info in source.checkpoint.tensors.values()}
-    return [source.folder / "config.json", *shards]
+    return [source.folder / "config.json", *companions(source.folder), *shards]
 
 
 def embedded(

@@ -11,15 +11,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mindpress import __version__
-from mindpress.calib.journal import Journal, fingerprint
 from mindpress.calib.stream import BlockStream
 from mindpress.checkpoint.companions import copy_companions
+from mindpress.checkpoint.disk import disk_errors
+from mindpress.checkpoint.journal import Journal, fingerprint
 from mindpress.checkpoint.staging import (
     StagedFolder,
     check_not_inside,
     check_space,
     check_target,
-    disk_errors,
 )
 from mindpress.checkpoint.writer import ShardWriter, parse_size
 from mindpress.device import choose_device
@@ -27,7 +27,7 @@ from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.lite.card import model_card
 from mindpress.lite.choose import PLAIN
 from mindpress.lite.compensated import Compensation
-from mindpress.lite.hidden_states import HiddenStates, first_states
+from mindpress.lite.hidden_states import HiddenStates, check_kept, first_states
 from mindpress.lite.inputs import check_weights, draw_tokens, hidden_bytes, input_files
 from mindpress.lite.mixture import Mixture, assign
 from mindpress.lite.output import block_output, output_config, output_names
@@ -60,8 +60,7 @@ def check_request(
     Raises what is wrong with the output folder, the model, the flags, the tokenizer or the
     calibration text, and ResourceError when the disk is too full.
     """
-    asked_layout(recipe)
-    limit, device = parse_size(recipe.max_shard_size), choose_device(recipe.device)
+    limit, device = _check_flags(recipe)
     check_target(target, "model", overwrite=overwrite)
     plan = plan_quantization(recipe)
     check_not_inside(target, plan.source.folder)
@@ -90,17 +89,18 @@ def quantize_model(
     """Write the quantized model to `target` as a Hugging Face folder in the recipe's format.
 
     Everything is checked before the first block. An interrupted run leaves a hidden folder
-    beside `target`; the same call goes on from it (with `overwrite` it starts afresh). Peak
+    beside `target`; the same call goes on from it, and with `overwrite` another starts afresh. Peak
     memory, beside the hidden states of the calibration set (two such sets with asymmetric
     calibration): one block in float32 with X^T X of its inputs and its codes, or the block as it is
     stored with three matrices of the size of its widest X^T X.
     """
     started = time.monotonic()
     return_large_blocks()
-    request = check_request(recipe, target, overwrite=overwrite, listener=listener)
+    _check_flags(recipe)
     with StagedFolder(target, "model", overwrite=overwrite, resumable=True) as staged:
-        run = _Run(recipe, request, staged.path)
-        layers = run.resume(listener)
+        request = check_request(recipe, target, overwrite=overwrite, listener=listener)
+        run = _Run(recipe, request, staged)
+        layers = staged.resumed(lambda: run.resume(listener))
         check_weights(request.plan.source, listener)
         run.choose_widths(listener)
         with disk_errors(staged.path):
@@ -116,14 +116,15 @@ def quantize_model(
 class _Run:
     """The state of one run: what is written, and the hidden states before the next block."""
 
-    def __init__(self, recipe: Recipe, request: Request, folder: Path) -> None:
+    def __init__(self, recipe: Recipe, request: Request, staged: StagedFolder) -> None:
         self.recipe, self.plan, self.tokens = recipe, request.plan, request.tokens
-        self.folder, self.device, plan = folder, request.device, request.plan
+        self.staged, self.device, plan = staged, request.device, request.plan
+        self.folder = staged.path
         self.stream = BlockStream(plan.source, self.device, compute_type(self.device, plan))
-        self.writer = ShardWriter(folder, output_names(plan), request.max_shard_bytes)
+        self.writer = ShardWriter(self.folder, output_names(plan), request.max_shard_bytes)
         tokens = self.tokens.numpy().tobytes()
         self.journal = Journal(
-            folder, fingerprint(__version__, recipe, tokens, files=input_files(plan.source))
+            staged.aside, fingerprint(__version__, recipe, tokens, files=input_files(plan.source))
         )
         self.task = BlockTask(
             block=self.stream.runs.block,
@@ -148,18 +149,15 @@ class _Run:
             by_width = {bits: plan.sizes.sites(bits) for bits in plan.widths}
             sizes = {place: {b: by_width[b][place[1]] for b in plan.widths} for place in losses}
             self.mixture = Mixture.of(assign(sizes, losses, plan.linear_bytes), losses)
-            self._save([])
+            self._save([], None)
         self.task = replace(self.task, widths=self.mixture.widths)
-
-    def _save(self, layers: list[LayerReport]) -> None:
-        state = {"writer": self.writer.state, "layers": [asdict(layer) for layer in layers]}
-        mixture = {"mixture": asdict(self.mixture)} if self.mixture else {}
-        self.journal.save({**state, **mixture})
 
     def blocks(self, layers: list[LayerReport], listener: Listener) -> None:
         """Quantize and write every block that is not in `layers` yet, and add it to them."""
         recipe, earlier = self.recipe, len(layers)
-        states = first_states(self.stream, self.tokens, self.folder, recipe.path)
+        if earlier == len(self.stream):
+            return
+        states = first_states(self.stream, self.tokens, self.staged.aside, recipe.path)
         states.load(earlier)
         walk = _walk(recipe, self.task, states)
         listener(Started("quantize", len(self.stream)))
@@ -170,11 +168,17 @@ class _Run:
                 listener(Advanced(index + 1, "done in an earlier run"))
                 continue
             layers.append(self._block(index, walk, listener))
-            states.save(index + 1)
-            self._save(layers)
+            self._save(layers, states.save(index + 1))
             states.forget(index)
             listener(Advanced(index + 1, layers[-1].method, layers[-1].figures))
-        states.remove_files()
+
+    def _save(self, layers: list[LayerReport], followed: str | None) -> None:
+        """Everything that it takes to go on after these layers is on the disk when this returns."""
+        self.writer.sync()
+        done = [asdict(layer) for layer in layers]
+        mixture = asdict(self.mixture) if self.mixture else None
+        state = {"writer": self.writer.state, "layers": done, "followed": followed}
+        self.journal.save({**state, "mixture": mixture})
 
     def _block(self, index: int, walk: Walk, listener: Listener) -> LayerReport:
         """Quantize and write one; its codes are let go before the next begins."""
@@ -201,24 +205,32 @@ class _Run:
         report = QuantizationReport.of(
             self.recipe, self.plan, target, layers, seconds, self.mixture
         )
-        _write_json(self.folder / "report.json", report.as_dict())
+        _write_json(self.folder / "report.json", report.as_saved())
         (self.folder / "report.html").write_text(report_html(report), encoding="utf-8")
         (self.folder / "README.md").write_text(model_card(report), encoding="utf-8")
-        self.journal.remove()
         return report
 
     def resume(self, listener: Listener) -> list[LayerReport]:
         """The layers that an earlier run finished; refuses one with other settings."""
         saved = self.journal.load()
         if saved is None:
-            for left in self.folder.glob("part-*.safetensors"):
-                left.unlink()
+            self.staged.clear_output()
             return []
-        self.writer.resume(saved["writer"])
-        if "mixture" in saved:
-            self.mixture = Mixture.load(saved["mixture"])
-        listener(Note(f"going on after layer {len(saved['layers'])} of an interrupted run"))
-        return [LayerReport(**layer) for layer in saved["layers"]]
+        try:
+            layers = [LayerReport(**layer) for layer in saved["layers"]]
+            self.writer.resume(saved["writer"])
+            self.mixture = Mixture.load(saved["mixture"]) if saved["mixture"] else None
+            check_kept(self.staged.aside, len(layers), saved["followed"])
+        except (KeyError, TypeError) as error:
+            raise self.journal.damaged(error) from None
+        listener(Note(f"going on after layer {len(layers)} of an interrupted run"))
+        return layers
+
+
+def _check_flags(recipe: Recipe) -> tuple[int, torch.device]:
+    """Bytes of a shard, and where to compute; ConfigError for what no model could have."""
+    asked_layout(recipe)
+    return parse_size(recipe.max_shard_size), choose_device(recipe.device)
 
 
 def compute_type(device: torch.device, plan: QuantizationPlan) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""What a run did: errors by layer, sizes, time and memory, as JSON and as a page."""
+"""What a run did: errors by layer, sizes, time and memory, as JSON; what of it stays, as a page."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,13 @@ from mindpress.lite.plan import QuantizationPlan
 from mindpress.lite.recipe import WHOLE_ROW, Recipe
 from mindpress.memory import peak_bytes
 from mindpress.report.chart import bar_chart
-from mindpress.report.numbers import duration, number, size
+from mindpress.report.numbers import number, size
 from mindpress.report.page import Section, page
 from mindpress.report.table import pairs, table
 
 LIBRARIES = ("torch", "transformers", "safetensors")
+# Of this very run: on the screen and in `--json`, not in the folder, which is the same each time.
+MEASURED = ("target", "seconds", "peak_memory_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +117,16 @@ class QuantizationReport:
         return sum(layer.plain_error for layer in self.layers) / len(self.layers)
 
     def as_dict(self) -> dict[str, Any]:
-        """For `report.json` and `--json`."""
+        """For `--json`."""
         means = {"mean_error": self.mean_error, "mean_plain_error": self.mean_plain_error}
         return {**asdict(self), "target": str(self.target), **means}
+
+    def as_saved(self) -> dict[str, Any]:
+        """For `report.json`: what model and settings decide, and not this very run."""
+        saved = {name: value for name, value in self.as_dict().items() if name not in MEASURED}
+        for layer in saved["layers"]:
+            del layer["seconds"]
+        return saved
 
 
 def left_blocks(layers: Sequence[LayerReport]) -> tuple[int, ...]:
@@ -134,7 +143,7 @@ def report_html(report: QuantizationReport) -> str:
     }
     sites = list(dict.fromkeys(site for layer in report.layers for site in layer.sites))
     rows = [
-        [layer.layer, layer.method, *(layer.sites.get(site) for site in sites), layer.seconds]
+        [layer.layer, layer.method, *(layer.sites.get(site) for site in sites)]
         for layer in report.layers
     ]
     return page(
@@ -147,7 +156,7 @@ def report_html(report: QuantizationReport) -> str:
                 "|difference|² of the block's output on calibration tokens held out of the"
                 " search, relative to |what the block adds|²; lower is better.",
             ),
-            Section("Parts", (table(["layer", "kept", *sites, "seconds"], rows),)),
+            Section("Parts", (table(["layer", "kept", *sites], rows),)),
             *_mixed(report.mixture),
             Section("Settings", (pairs(_settings(report)),)),
         ],
@@ -183,8 +192,6 @@ def _outcome(report: QuantizationReport) -> Mapping[str, str | float]:
         "of linears alone": round(report.linear_bits_per_weight, 3),
         "mean error": number(report.mean_error),
         "mean error of plain rounding": number(report.mean_plain_error),
-        "time": duration(report.seconds),
-        "peak memory": size(report.peak_memory_bytes),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mindpress.checkpoint.manifest import check_sizes
 from mindpress.checkpoint.reader import Checkpoint, check_tensors, open_checkpoint, read_json
 from mindpress.errors import InputError
 from mindpress.formats.activations import Activations, read_activations
@@ -146,6 +147,7 @@ def open_folder(folder: Path) -> ModelFolder:
     except InputError as error:  # which folder, where a command reads two
         raise type(error)(f"{folder}: {error}", hint=error.hint) from None
     checkpoint = open_checkpoint(folder)
+    check_sizes(folder)
     if layout is None:
         _check(checkpoint, architecture, shape)
         return ModelFolder(folder, config, architecture, shape, checkpoint)

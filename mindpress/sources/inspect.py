@@ -1,14 +1,16 @@
 """What a folder or workspace is, and what is wrong with it."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mindpress.checkpoint.companions import check_tokenizer_files
 from mindpress.checkpoint.reader import read_json
+from mindpress.checkpoint.verify import verify
 from mindpress.errors import InputError, MindpressError
+from mindpress.events import Listener, ignore
 from mindpress.formats.cache_scales import CacheScales
 from mindpress.formats.cache_spec import CacheSpec
 from mindpress.formats.turbomind_config import WorkspaceConfig
@@ -33,7 +35,8 @@ class Inspection:
     `parameters` counts the weights of the model, not the words they are packed in; a padded
     workspace has its padding among them. `bytes` are those of all tensors. `version` says
     which LMDeploy wrote a workspace, and which transformers a folder. `cache` says how the
-    engine shall keep keys and values; None in floats.
+    engine shall keep keys and values; None in floats. `verified` counts the files whose hashes were
+    compared.
     """
 
     path: str
@@ -54,6 +57,7 @@ class Inspection:
     dtype: str | None = None
     version: str | None = None
     cache: CacheSpec | None = None
+    verified: int | None = None
     problems: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,15 +65,21 @@ class Inspection:
         return asdict(self)
 
 
-def inspect_path(path: Path) -> Inspection:
-    """Describe a model folder or a workspace. Reads no weights.
+def inspect_path(path: Path, *, hashes: bool = False, listener: Listener = ignore) -> Inspection:
+    """Describe a model folder or a workspace. Reads no weights, but with `hashes` every file whose
+    hash is known.
 
     Damage is listed in `problems`, with everything that can be told in spite of it; InputError
     only when there is no such folder.
     """
     if not path.is_dir():
         raise InputError(f"{path}: no such folder", hint="give a model folder or a workspace")
-    return _workspace(path) if is_workspace(path) else _folder(path)
+    found = _workspace(path) if is_workspace(path) else _folder(path)
+    if not hashes:
+        return found
+    problems = list(found.problems)
+    verified = _tried(problems, lambda: verify(path, listener))
+    return replace(found, verified=verified, problems=tuple(problems))
 
 
 def _folder(path: Path) -> Inspection:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindpress.checkpoint.manifest import check_sizes
 from mindpress.errors import InputError, MindpressError
 from mindpress.formats.activations import Activations
 from mindpress.formats.quantized import QuantSpec
@@ -178,6 +179,7 @@ def open_workspace(folder: Path) -> Workspace:
     config = read_workspace_config(folder)
     check_config(weights, config)
     check_files(weights, config)
+    check_sizes(folder)
     return Workspace(folder, config, config.shape, problems_of(weights, config))
 
 

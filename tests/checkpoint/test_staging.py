@@ -1,20 +1,22 @@
 """An output folder appears whole or not at all, and only one run at a time writes it."""
 
+import errno
 import os
-import subprocess
-import sys
+import shutil
+import stat
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
+from mindpress.checkpoint.manifest import NAME
 from mindpress.checkpoint.staging import (
-    LOCK,
     StagedFolder,
     check_not_inside,
     check_space,
     check_target,
 )
-from mindpress.errors import ConfigError, LockedError, ResourceError
+from mindpress.errors import ConfigError, ResourceError
 
 
 @pytest.fixture
@@ -28,7 +30,8 @@ def model(tmp_path: Path) -> Path:
 
 
 def names(folder: Path) -> set[str]:
-    return {str(file.relative_to(folder)) for file in folder.rglob("*")}
+    """Everything in it but manifests, which every folder has that was committed."""
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.name != NAME}
 
 
 def test_it_appears_at_commit_and_nothing_else_stays(tmp_path):
@@ -69,12 +72,86 @@ def test_a_resumable_one_stays_for_the_next_run(tmp_path):
     assert names(tmp_path) == {"out", "out/a.txt"}
 
 
-def test_a_run_that_starts_over_sees_nothing_of_a_killed_one(tmp_path):
+def refused(staged: StagedFolder) -> str:
+    if names(staged.aside) != {"output"}:
+        raise ConfigError("an interrupted run with other settings")
+    return "afresh"
+
+
+def test_a_run_that_is_refused_starts_afresh_when_it_may_overwrite(tmp_path):
     with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
         (staged.path / "sub").mkdir()
         (staged.path / "sub" / "a.txt").write_text("a")
+        (staged.aside / "journal.json").write_text("{}")
+    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
+        with pytest.raises(ConfigError, match="other settings"):
+            staged.resumed(lambda: refused(staged))
+        assert (staged.path / "sub" / "a.txt").exists()
     with StagedFolder(tmp_path / "out", "model", overwrite=True, resumable=True) as staged:
-        assert names(staged.path) == {LOCK}
+        assert staged.resumed(lambda: refused(staged)) == "afresh"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_killed_while_it_replaces_the_old_output_is_finished(model, tmp_path, overwrite):
+    """Between the two renames the target is not there; the next run puts the new one there."""
+    aside = tmp_path / ".out.partial"
+    (aside / "output").mkdir(parents=True)
+    (aside / "output" / "config.json").write_text("new")
+    (aside / "output" / "report.json").write_text('{"versions": {"mindpress": "0.1.0"}}')
+    (aside / "journal.json").write_text("{}")
+    model.rename(aside / "old")
+    if overwrite:
+        with StagedFolder(model, "model", overwrite=True, resumable=True) as staged:
+            assert (model / "config.json").read_text() == "new"
+            assert not (staged.aside / "journal.json").exists()
+    else:
+        with pytest.raises(ConfigError, match="not empty"):
+            StagedFolder(model, "model", resumable=True).__enter__()
+    assert (model / "config.json").read_text() == "new"
+    assert names(tmp_path) == {"out", "out/config.json", "out/report.json"}
+
+
+def test_what_a_run_killed_after_its_renames_left_is_deleted(model, tmp_path):
+    aside = tmp_path / ".out.partial"
+    (aside / "old").mkdir(parents=True)
+    (aside / "journal.json").write_text("{}")
+    (tmp_path / ".out.lock").touch()
+    with pytest.raises(ConfigError, match="not empty"):
+        StagedFolder(model, "model", resumable=True).__enter__()
+    assert names(tmp_path) == {"out", "out/config.json", "out/report.json"}
+
+
+def test_an_old_output_is_back_when_the_new_one_cannot_be_put_there(model, tmp_path, monkeypatch):
+    def rename(self: Path, target: Path, original=Path.rename) -> Path:
+        if self.name == "output":
+            raise OSError(errno.EIO, "Input/output error")
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+    def work() -> None:
+        with StagedFolder(model, "model", overwrite=True) as staged:
+            staged.commit()
+
+    with pytest.raises(ResourceError, match="Input/output"):
+        work()
+    assert (model / "config.json").read_text() == "old"
+    assert names(tmp_path) == {"out", "out/config.json", "out/report.json"}
+
+
+@pytest.mark.parametrize(("mask", "modes"), [(0o022, (0o755, 0o644)), (0o077, (0o700, 0o600))])
+def test_modes_are_what_the_user_wants_them_to_be(tmp_path, mask, modes):
+    before = os.umask(mask)
+    try:
+        with StagedFolder(tmp_path / "out", "model") as staged:
+            (staged.path / "a.txt").write_text("a")
+            staged.commit()
+    finally:
+        os.umask(before)
+    found = [
+        stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out", tmp_path / "out" / NAME)
+    ]
+    assert tuple(found) == modes
 
 
 def test_an_empty_folder_may_be_there(tmp_path):
@@ -114,7 +191,7 @@ def test_the_next_run_is_not_disturbed(tmp_path):
     """It may begin as soon as the folder is in its place."""
     with StagedFolder(tmp_path / "out", "model") as staged:
         staged.commit()
-        staged.path.mkdir()
+        staged.path.mkdir(parents=True)
         (staged.path / "next.txt").write_text("of the next run")
     assert (staged.path / "next.txt").exists()
 
@@ -195,40 +272,20 @@ def test_a_link_to_a_folder_is_followed(tmp_path):
     assert (tmp_path / "real" / "a.txt").read_text() == "a"
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from mindpress.checkpoint.staging import StagedFolder
-with StagedFolder(Path(sys.argv[1]), "model", resumable=True) as staged:
-    (staged.path / "a.txt").write_text("a")
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_second_process_is_kept_out(tmp_path):
-    target = tmp_path / "out"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(target)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    with pytest.raises(LockedError, match=f"another run is writing {target}"):
-        StagedFolder(target, "model", overwrite=True).__enter__()
-    assert (tmp_path / ".out.partial" / "a.txt").exists(), "the other run's work was touched"
-    holder.kill()
-    holder.communicate()
-    with StagedFolder(target, "model", resumable=True) as staged:  # a killed run holds no lock
-        assert (staged.path / "a.txt").read_text() == "a"
-
-
 def test_space_is_checked_before_work(tmp_path):
     check_space(tmp_path / "out", 1)
     with pytest.raises(ResourceError, match=r"GiB are needed, .* GiB are free"):
         check_space(tmp_path / "not" / "there", 2**60)
+
+
+def test_a_run_that_goes_on_needs_room_for_the_rest_only(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
+    (tmp_path / ".out.partial" / "output").mkdir(parents=True)
+    (tmp_path / ".out.partial" / "output" / "half").write_bytes(bytes(50))
+    check_space(tmp_path / "out", 60)
+    with pytest.raises(ResourceError, match="GiB are needed"):
+        check_space(tmp_path / "out", 61)
 
 
 @pytest.mark.parametrize("target", ["model", "model/../model", ".", "link"])

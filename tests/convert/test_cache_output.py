@@ -7,6 +7,8 @@ import torch
 from tiny_ranges import GOLDEN_KV, golden_ranges, random_ranges
 from tiny_workspaces import contents, policy, save_ranged, weights_of
 
+from mindpress.checkpoint.manifest import NAME
+from mindpress.checkpoint.verify import verify
 from mindpress.convert.cache_output import check_cache_target, write_cache_scales
 from mindpress.convert.convert import convert_model
 from mindpress.convert.settings import Conversion
@@ -52,7 +54,9 @@ def test_the_files_are_those_of_lmdeploy(granularity, version, tp, convert, sign
     before = contents(workspace)
     spec = CacheSpec(8, granularity=granularity)
     written = write_cache_scales(workspace, ranges, spec, ORIGIN, signature)
+    assert verify(workspace) == len(contents(workspace)) - 1
     after = contents(workspace)
+    assert before.pop(NAME) != after.pop(NAME)
     assert {str(file.relative_to(workspace)) for file in written} == {
         name for name in after if after[name] != before.get(name)
     }
@@ -96,6 +100,7 @@ def test_newer_releases_get_a_number_at_most(version, spec, line, convert, signa
     assert not stale.exists()
     assert after.keys() - before.keys() == {f"triton_models/{CACHE_FILE}"}
     changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    changed.remove(NAME)
     if line:
         assert changed == {"triton_models/weights/config.ini"}
         assert policy(workspace) == line

@@ -41,7 +41,7 @@ def test_a_conversion_writes_what_the_two_steps_write(kind, version, tp, spec, m
     found = cache_signature(open_folder(folder))
     write_cache_scales(plain.target, random_ranges(), spec, ORIGIN, found)
     whole = Conversion(str(folder), tmp_path / "whole", tp=tp, tm_version=version, cache=spec)
-    report = convert_model(whole, ranges=random_ranges(), origin=ORIGIN)
+    report = convert_model(whole, calibrate=lambda *_: (random_ranges(), ORIGIN))
     written = contents(whole.target)
     assert written == contents(plain.target)
     assert report.files == len(written)
@@ -80,7 +80,7 @@ def test_a_plan_refuses_what_cannot_be(version, spec, calibrated, why, hint, mod
 def test_ranges_of_another_model_leave_nothing(model, tmp_path):
     settings = Conversion(str(model), tmp_path / "out" / "ws", cache=HEAD8)
     with pytest.raises(InputError, match="calibrated ranges of keys"):
-        convert_model(settings, ranges=random_ranges(3))
+        convert_model(settings, calibrate=lambda *_: (random_ranges(3), {}))
     assert not (tmp_path / "out").exists()
 
 
@@ -94,5 +94,5 @@ def test_notes_tell_who_reads_the_number(model, tmp_path):
 def test_a_type_that_the_source_has_not_keeps_the_side_file_readable(model, tmp_path):
     """The fingerprint is of the written floats, which --dtype may round."""
     settings = Conversion(str(model), tmp_path / "ws", dtype="bfloat16", cache=HEAD8)
-    convert_model(settings, ranges=random_ranges())
+    convert_model(settings, calibrate=lambda *_: (random_ranges(), {}))
     assert read_cache_scales(open_workspace(tmp_path / "ws")) is not None

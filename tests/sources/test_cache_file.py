@@ -40,7 +40,7 @@ def converted(tmp_path_factory):
     """One layer, two kv heads of 128, tp 2, an int8 cache that LMDeploy 0.3 reads."""
     target = tmp_path_factory.mktemp("converted") / "workspace"
     settings = Conversion(str(GOLDEN / "mha"), target, tp=2, tm_version="0.3", cache=HEAD)
-    convert_model(settings, ranges=random_ranges(1))
+    convert_model(settings, calibrate=lambda *_: (random_ranges(1), {}))
     return target
 
 

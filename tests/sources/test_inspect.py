@@ -60,7 +60,7 @@ def test_a_workspace(version, tmp_path):
 def test_a_cache_of_codes(version, granularity, tmp_path):
     spec = CacheSpec(8, granularity=granularity)
     settings = Conversion(str(GOLDEN / "mha"), tmp_path / "ws", tm_version=version, cache=spec)
-    convert_model(settings, ranges=random_ranges(1))
+    convert_model(settings, calibrate=lambda *_: (random_ranges(1), {}))
     found = inspect_path(tmp_path / "ws")
     assert found.problems == ()
     assert found.cache == spec
@@ -75,7 +75,7 @@ def test_a_cache_without_a_side_file_is_what_lmdeploy_makes_of_it(tmp_path):
         settings = Conversion(
             str(GOLDEN / "mha"), tmp_path / version, tm_version=version, cache=spec
         )
-        convert_model(settings, ranges=random_ranges(1))
+        convert_model(settings, calibrate=lambda *_: (random_ranges(1), {}))
         (tmp_path / version / "triton_models" / "mindpress-cache.safetensors").unlink()
     assert inspect_path(tmp_path / "0.3").cache == CacheSpec(8, granularity="tensor")
     assert inspect_path(tmp_path / "0.5").cache == CacheSpec(8)

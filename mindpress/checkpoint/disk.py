@@ -1,0 +1,36 @@
+"""What the disk refuses, in words; and what must be on it before anything else happens."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mindpress.errors import ResourceError
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """ResourceError in the place of an OSError: a full disk, a quota, no permission."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="free some space, or choose another folder",
+        ) from None
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Every file and folder below `folder`, and itself."""
+    for entry in folder.rglob("*"):
+        sync(entry)
+    sync(folder)
