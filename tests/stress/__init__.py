@@ -1,0 +1,1 @@
+"""Long runs under stress: killed at any instant, with a full disk, twice in a row."""
