@@ -22,7 +22,7 @@ from tests.stress.disk_calls import Fault, load
 from tests.stress.forked import Ended, ForkedCommands
 from tests.stress.saved import save
 
-DEFAULT = ("auto-awq nearest", "calibrate", "convert", "convert with a cache")
+DEFAULT = ("auto-awq nearest", "calibrate", "convert")
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 FULL_EVERY = 10
 DONE, NO_RESOURCE = 0, 4
