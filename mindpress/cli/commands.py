@@ -17,7 +17,9 @@ from mindpress.cli.failures import explained
 from mindpress.errors import MindpressError
 
 STOPPED = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM"}
-RESUMED = {"auto-awq", "auto-gptq", "smooth-quant", "calibrate", "convert"}
+RESUMED = {
+    "auto-awq", "auto-gptq", "smooth-quant", "calibrate", "convert", "validate", "compare"
+}  # fmt: skip
 RESUME = "run the same command to go on where it stopped"
 
 app = typer.Typer(

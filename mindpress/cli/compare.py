@@ -8,6 +8,7 @@ import typer
 
 from mindpress.cli.console import Console
 from mindpress.cli.options import (
+    AfreshOpt,
     DeviceOpt,
     DownloadDirOpt,
     JsonOpt,
@@ -63,6 +64,7 @@ def compare(
     kernels: KernelsOpt = "auto",
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
+    overwrite: AfreshOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -87,6 +89,7 @@ def compare(
         output=output,
         download_dir=download_dir,
         trust_remote_code=trust_remote_code,
+        overwrite=overwrite,
         **chosen,
     )
     console = Console(as_json=json, quiet=quiet)

@@ -47,6 +47,10 @@ DryRunOpt = Annotated[
 OverwriteOpt = Annotated[
     bool, typer.Option("--overwrite", help="Replace the output folder when it is one of ours.")
 ]
+AfreshOpt = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Throw away what an interrupted run has measured."),
+]
 ThreadsOpt = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; all cores when not given.")
 ]

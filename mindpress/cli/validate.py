@@ -7,6 +7,7 @@ import typer
 
 from mindpress.cli.console import Console
 from mindpress.cli.options import (
+    AfreshOpt,
     DeviceOpt,
     DownloadDirOpt,
     JsonOpt,
@@ -72,6 +73,7 @@ def validate(
     revision: RevisionOpt = None,
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
+    overwrite: AfreshOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -100,6 +102,7 @@ def validate(
         revision=revision,
         download_dir=download_dir,
         trust_remote_code=trust_remote_code,
+        overwrite=overwrite,
         **chosen,
     )
     console = Console(as_json=json, quiet=quiet)

@@ -1,19 +1,21 @@
 """What a cache of 16, 8 or 4 bits costs, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from mindpress.engine.cache_plan import CachePlan, online_plan, plan_cache
 from mindpress.engine.decoder import Decoder
-from mindpress.engine.perplexity import Windows, score_windows
-from mindpress.events import Listener, ignore
+from mindpress.engine.perplexity import Score, Windows, score_windows
 from mindpress.sources.source import ModelSource
 
 # Enough to tell caches apart; all of a text would take as long as scoring it three times more.
 TOKENS = 32768
 SIXTEEN_BITS = {"bfloat16": torch.bfloat16}
+
+
+Scorer = Callable[..., Score]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,12 @@ def measure_caches(
     windows: Windows,
     original: Decoder | None,
     memory: int,
-    listener: Listener = ignore,
+    score: Scorer = score_windows,
 ) -> tuple[CacheFigures, ...]:
     """Score TOKENS tokens with each cache; `memory` in bytes is what contexts must fit.
 
-    Peak memory: what `score_windows` says, and a cache of the windows of one forward.
+    `score` is given a `name` for each. Peak memory: what `score_windows` says, and a cache of the
+    windows of one forward.
     """
     some = windows[: max(1, TOKENS // windows.shape[1])]
     exact = original or decoder.with_cache(CachePlan())
@@ -65,16 +68,16 @@ def measure_caches(
     figures = []
     for plan in plans:
         name, one = plan.describe(decoder.dtype), decoder.with_cache(plan)
-        score = score_windows(one, some, exact, name=f"cache {name}", listener=listener)
+        found = score(one, some, exact, name=f"cache {name}")
         size = one.new_cache().bytes_per_token
         figures.append(
             CacheFigures(
                 cache=name,
                 bytes_per_token=size,
                 share=size / sixteen,
-                perplexity=score.perplexity,
-                kl_divergence=score.divergence or 0.0,
-                top1_agreement=score.agreement or 0.0,
+                perplexity=found.perplexity,
+                kl_divergence=found.divergence or 0.0,
+                top1_agreement=found.agreement or 0.0,
                 longest_context=memory // size,
                 windows=len(some),
             )

@@ -2,18 +2,25 @@
 
 import gc
 import time
+from dataclasses import dataclass
 
 import torch
 
 from mindpress.device import choose_device
 from mindpress.engine.compare_page import compare_page
-from mindpress.engine.compare_report import ComparedModel, CompareReport, save, short_names
+from mindpress.engine.compare_report import (
+    ComparedModel,
+    CompareReport,
+    compared_from,
+    save,
+    short_names,
+)
 from mindpress.engine.compare_settings import Comparison
 from mindpress.engine.decoder import Decoder
+from mindpress.engine.kept import Kept, kept_beside
 from mindpress.engine.loader import choose_dtype
 from mindpress.engine.machine import device_name, versions
-from mindpress.engine.memory import PeakMemory, device_errors
-from mindpress.engine.report_files import check_output
+from mindpress.engine.report_files import check_output, plain
 from mindpress.engine.validation_steps import (
     Subject,
     Text,
@@ -21,7 +28,8 @@ from mindpress.engine.validation_steps import (
     measure_subject,
     open_subject,
     read_texts,
-    score_text,
+    run_fingerprint,
+    score_texts,
     warm_up,
 )
 from mindpress.events import Listener, Note, ignore, noting
@@ -33,7 +41,9 @@ def compare(settings: Comparison, listener: Listener = ignore) -> CompareReport:
     Paths, tokenizers, vocabularies, texts and the output folder are checked before weights are
     read. Peak memory: the original and one model, in the type they compute in, and what
     `score_windows` says. The original stays loaded; its predictions are computed again for every
-    model, since those of a whole text (tokens x vocabulary) would not fit in memory.
+    model, since those of a whole text (tokens x vocabulary) would not fit in memory. What was
+    measured is kept beside the output until the report is written: the same call goes on with it
+    after an interruption.
     """
     begun = time.perf_counter()
     notes, say = noting(listener)
@@ -44,42 +54,58 @@ def compare(settings: Comparison, listener: Listener = ignore) -> CompareReport:
     for model in models:
         check_same_vocabulary(model, original)
     texts = read_texts(settings.original, [original, *models], say)
-    warm_up(original, settings.original)
-    decoder, figures = measure_subject(original, settings.original.engine, say)
-    names = short_names(settings.paths)
-    compared = []
-    for name, model in zip(names, models, strict=True):
-        listener(Note(f"{name}: {len(compared) + 1} of {len(models)}"))
-        compared.append(_compared(name, model, settings, texts, decoder, say))
-        _free(decoder.device)
-    report = CompareReport(
-        original=figures,
-        models=tuple(compared),
-        device=device_name(decoder.device),
-        threads=torch.get_num_threads(),
-        seconds=time.perf_counter() - begun,
-        versions=versions(),
-        notes=tuple(notes),
-        output=str(settings.output),
-    )
-    save(report, compare_page(report), settings.output)
+    run = run_fingerprint(settings, [original, *models], texts)
+    with kept_beside(
+        settings.output, "comparison", run, listener, overwrite=settings.overwrite
+    ) as kept:
+        part = kept.below("original")
+        if not part.get("figures"):
+            warm_up(original, settings.original)
+        decoder, figures = measure_subject(original, settings.original.engine, say, part)
+        comparing = _Comparing(settings, decoder, texts, kept)
+        compared = []
+        for name, model in zip(short_names(settings.paths), models, strict=True):
+            listener(Note(f"{name}: {len(compared) + 1} of {len(models)}"))
+            compared.append(comparing.model(name, model, say))
+            _free(decoder.device)
+        report = CompareReport(
+            original=figures,
+            models=tuple(compared),
+            device=device_name(decoder.device),
+            threads=torch.get_num_threads(),
+            seconds=kept.seconds + time.perf_counter() - begun,
+            versions=versions(),
+            notes=tuple(notes),
+            output=str(settings.output),
+        )
+        save(report, compare_page(report), settings.output)
     return report
 
 
-def _compared(
-    name: str,
-    model: Subject,
-    settings: Comparison,
-    texts: list[Text],
-    original: Decoder,
-    say: Listener,
-) -> ComparedModel:
-    """One model; it is let go when this returns."""
-    engine = settings.validation(model.path).engine
-    decoder, figures = measure_subject(model, engine, say)
-    with PeakMemory(decoder.device) as scoring, device_errors():
-        scores = tuple(score_text(decoder, text, original, say) for text in texts)
-    return ComparedModel(name, figures, scores, scoring.bytes)
+@dataclass(frozen=True, slots=True)
+class _Comparing:
+    """The original that models are compared with, on which texts, and what was measured already."""
+
+    settings: Comparison
+    original: Decoder
+    texts: list[Text]
+    kept: Kept
+
+    def model(self, name: str, model: Subject, say: Listener) -> ComparedModel:
+        """One model; it is let go when this returns. One that was finished is not loaded again."""
+        kept = self.kept.below(f"model {name}")
+        finished = kept.get("finished")
+        if finished:
+            for words in finished["notes"]:
+                say(Note(words))
+            return compared_from(finished["model"])
+        notes, say = noting(say)
+        engine = self.settings.validation(model.path).engine
+        decoder, figures = measure_subject(model, engine, say, kept)
+        scores, peak = score_texts(decoder, self.texts, self.original, say, kept)
+        compared = ComparedModel(name, figures, scores, peak)
+        kept.put("finished", {"model": plain(compared), "notes": notes})
+        return compared
 
 
 def _free(device: torch.device) -> None:

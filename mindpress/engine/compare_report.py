@@ -1,6 +1,6 @@
 """The result of a comparison: values, and the files they are kept in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,16 @@ class CompareReport:
     def as_dict(self) -> dict[str, Any]:
         """The report in JSON's types."""
         return plain(self)
+
+
+def compared_from(values: Mapping[str, Any]) -> ComparedModel:
+    """The model that `plain` made these values of."""
+    return ComparedModel(
+        name=values["name"],
+        figures=ModelFigures(**values["figures"]),
+        datasets=tuple(DatasetFigures(**found) for found in values["datasets"]),
+        scoring_memory=values["scoring_memory"],
+    )
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

@@ -16,7 +16,8 @@ class Comparison:
 
     All are folders, workspaces or Hub ids. `datasets` are names or text files, read in windows of
     `length` tokens; `limit` scores only the first windows of each. The report goes into the folder
-    `output` as compare.json and compare.html, in place of older ones.
+    `output` as compare.json and compare.html, in place of older ones; with
+    `overwrite` what an interrupted run has measured is thrown away.
     """
 
     paths: tuple[str, ...]
@@ -31,6 +32,7 @@ class Comparison:
     output: Path = Path("comparison")
     download_dir: Path | None = None
     trust_remote_code: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if len(self.paths) < FEWEST:

@@ -2,16 +2,18 @@
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from mindpress.calib.batches import Batches
 from mindpress.engine.decoder import Decoder
+from mindpress.engine.kept import Kept
 from mindpress.errors import NumericError
-from mindpress.events import Advanced, Finished, Listener, Started, ignore
+from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 
 # Windows of one forward hold about this many tokens.
 TOKENS_AT_ONCE = 2048
@@ -41,20 +43,24 @@ class Score:
 
 @dataclass(slots=True)
 class _Sums:
+    windows: int = 0
     tokens: int = 0
     surprise: float = 0.0
     other_surprise: float = 0.0
     divergence: float = 0.0
     agreed: int = 0
-    compared: bool = field(default=False)
 
-    def score(self) -> Score:
+    def add(self, more: "_Sums") -> None:
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(more, one.name))
+
+    def score(self, *, compared: bool) -> Score:
         if not math.isfinite(self.surprise + self.other_surprise + self.divergence):
             raise NumericError(
                 "the model computed NaN or infinite logits", hint="try --dtype float32"
             )
         perplexity = _exp(self.surprise / self.tokens)
-        if not self.compared:
+        if not compared:
             return Score(self.tokens, perplexity)
         return Score(
             self.tokens,
@@ -82,27 +88,40 @@ def score_windows(
     *,
     name: str = "text",
     listener: Listener = ignore,
+    kept: Kept | None = None,
 ) -> Score:
     """Predict tokens 1 .. length-1 of each window from those before them in it.
 
-    `name` is what the listener is told that it is. Peak memory beside the models: activations of
-    TOKENS_AT_ONCE tokens and logits of LOGITS_AT_ONCE elements (or FEWEST_POSITIONS positions),
-    about 80 bytes each with their float64 copies and those of the other model.
+    `name` is what the listener is told that it is. What stands in `kept` is not scored again, and
+    what is scored is kept there: the score is the same, to the bit. Peak memory beside the models:
+    activations of TOKENS_AT_ONCE tokens and logits of LOGITS_AT_ONCE elements (or FEWEST_POSITIONS
+    positions), about 80 bytes each with their float64 copies and those of the other model. A GPU
+    without that much computes fewer windows at once.
     """
-    sums, begun = _Sums(compared=other is not None), time.perf_counter()
-    batch = max(1, TOKENS_AT_ONCE // windows.shape[1])
+    kept, begun = kept or Kept(), time.perf_counter()
+    sums = _Sums(**(kept.get("sums") or {}))
+    batches = Batches(
+        max(1, TOKENS_AT_ONCE // windows.shape[1]),
+        lambda words: listener(Note(f"{name}: {words}")),
+        unit="window",
+        hint="use a smaller --seqlen, or --device cpu",
+    )
     listener(Started(f"score {name}", len(windows), "window"))
-    done = 0
-    for some in windows.split(batch):
-        _add_windows(sums, decoder, some, other)
-        done += len(some)
+
+    def score(some: slice) -> _Sums:
+        return _summed(decoder, windows[some], other)
+
+    for _, found in batches.run(len(windows), score, sums.windows):
+        sums.add(found)
+        kept.put("sums", asdict(sums))
         perplexity = _exp(sums.surprise / sums.tokens)
-        listener(Advanced(done, figures={"perplexity": perplexity}))
+        listener(Advanced(sums.windows, figures={"perplexity": perplexity}))
     listener(Finished(time.perf_counter() - begun))
-    return sums.score()
+    return sums.score(compared=other is not None)
 
 
-def _add_windows(sums: _Sums, decoder: Decoder, windows: Windows, other: Decoder | None) -> None:
+def _summed(decoder: Decoder, windows: Windows, other: Decoder | None) -> _Sums:
+    sums = _Sums(windows=len(windows))
     targets = windows[:, 1:].flatten().to(decoder.device)
     hidden = _predicting(decoder, windows)
     others = None if other is None else _predicting(other, windows)
@@ -118,6 +137,7 @@ def _add_windows(sums: _Sums, decoder: Decoder, windows: Windows, other: Decoder
             rows = max(1, LOGITS_AT_ONCE // decoder.shape.vocab)
             for pieces in zip(*(tensor.split(rows) for tensor in compared), strict=True):
                 _compare(sums, *pieces)
+    return sums
 
 
 def _predicting(decoder: Decoder, windows: Windows) -> Float[Tensor, "positions hidden"]:

@@ -16,7 +16,7 @@ class Validation:
     dataset. `quant_policy` is the cache of `path`; `against` has one of floats. With `caches` those
     of 16, 8 and 4 bits are compared; `cache_memory` bytes is what their contexts must fit. The
     report goes into the folder `output` as validation.json and validation.html, in
-    place of older ones.
+    place of older ones; with `overwrite` what an interrupted run has measured is thrown away.
     """
 
     path: str
@@ -35,6 +35,7 @@ class Validation:
     revision: str | None = None
     download_dir: Path | None = None
     trust_remote_code: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if self.length < 2:

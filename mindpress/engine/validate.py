@@ -8,9 +8,10 @@ import torch
 from mindpress.device import choose_device
 from mindpress.engine.cache_figures import CacheFigures, cache_plans, measure_caches
 from mindpress.engine.decoder import Decoder
+from mindpress.engine.kept import Kept, kept_beside
 from mindpress.engine.loader import choose_dtype
 from mindpress.engine.machine import device_name, versions
-from mindpress.engine.memory import PeakMemory, device_errors
+from mindpress.engine.perplexity import Score, Windows, score_windows
 from mindpress.engine.report_files import check_output
 from mindpress.engine.settings import Validation
 from mindpress.engine.validation_page import validation_page
@@ -21,8 +22,10 @@ from mindpress.engine.validation_steps import (
     check_same_vocabulary,
     measure_subject,
     open_subject,
+    peak_kept,
     read_texts,
-    score_text,
+    run_fingerprint,
+    score_texts,
     warm_up,
 )
 from mindpress.events import Listener, ignore, noting
@@ -31,8 +34,10 @@ from mindpress.events import Listener, ignore, noting
 def validate(settings: Validation, listener: Listener = ignore) -> ValidationReport:
     """Score the datasets, measure speed and memory, write the report to `settings.output`.
 
-    Models, tokenizers, texts and the output folder are checked before weights are read. Peak
-    memory: both models in their compute dtype, and what `score_windows` says.
+    Models, tokenizers, texts and the output folder are checked before weights are read. What was
+    measured is kept beside the output until the report is written: the same call goes on with it
+    after an interruption. Peak memory: both models in their compute dtype, and what
+    `score_windows` says.
     """
     begun = time.perf_counter()
     notes, say = noting(listener)
@@ -42,15 +47,48 @@ def validate(settings: Validation, listener: Listener = ignore) -> ValidationRep
     original = None if settings.against is None else open_subject(settings.against, settings)
     if original:
         check_same_vocabulary(model, original)
-    texts = read_texts(settings, [model, *([original] if original else [])], say)
-    warm_up(model, settings)
-    decoder, figures = measure_subject(model, settings.engine, say)
+    subjects = [model, *([original] if original else [])]
+    texts = read_texts(settings, subjects, say)
+    run = run_fingerprint(settings, subjects, texts)
+    with kept_beside(
+        settings.output, "validation", run, listener, overwrite=settings.overwrite
+    ) as kept:
+        report = _measured(settings, model, original, texts, kept, say)
+        seconds = kept.seconds + time.perf_counter() - begun
+        report = replace(report, seconds=seconds, notes=tuple(notes))
+        save(report, validation_page(report), settings.output)
+    return report
+
+
+def _measured(
+    settings: Validation,
+    model: Subject,
+    original: Subject | None,
+    texts: list[Text],
+    kept: Kept,
+    say: Listener,
+) -> ValidationReport:
+    """The report, but for what is known at the end only."""
+    if not kept.get("model: figures"):
+        warm_up(model, settings)
+    decoder, figures = measure_subject(model, settings.engine, say, kept.below("model"))
     exact = replace(settings.engine, quant_policy=0)
-    other, other_figures = measure_subject(original, exact, say) if original else (None, None)
-    with PeakMemory(decoder.device) as scoring, device_errors():
-        scores = tuple(score_text(decoder, text, other, say) for text in texts)
-        caches = _caches(settings, model, decoder, texts[0], other, say)
-    report = ValidationReport(
+    other, other_figures = None, None
+    if original:
+        other, other_figures = measure_subject(original, exact, say, kept.below("original"))
+    scores, scoring = score_texts(decoder, texts, other, say, kept)
+    caches: tuple[CacheFigures, ...] = ()
+    if settings.caches:
+        part = kept.below("caches")
+
+        def score(one: Decoder, some: Windows, exact: Decoder, name: str) -> Score:
+            return score_windows(one, some, exact, name=name, listener=say, kept=part.below(name))
+
+        plans, windows, room = cache_plans(model.source), texts[0].windows, settings.cache_memory
+        with peak_kept(decoder.device, part) as peak:
+            caches = measure_caches(decoder, plans, windows, other, room, score)
+        scoring = max(scoring, peak.bytes)
+    return ValidationReport(
         model=figures,
         original=other_figures,
         datasets=scores,
@@ -58,25 +96,8 @@ def validate(settings: Validation, listener: Listener = ignore) -> ValidationRep
         cache_memory=settings.cache_memory,
         device=device_name(decoder.device),
         threads=torch.get_num_threads(),
-        scoring_memory=scoring.bytes,
-        seconds=time.perf_counter() - begun,
+        scoring_memory=scoring,
+        seconds=0.0,
         versions=versions(),
-        notes=tuple(notes),
         output=str(settings.output),
     )
-    save(report, validation_page(report), settings.output)
-    return report
-
-
-def _caches(
-    settings: Validation,
-    model: Subject,
-    decoder: Decoder,
-    text: Text,
-    original: Decoder | None,
-    say: Listener,
-) -> tuple[CacheFigures, ...]:
-    if not settings.caches:
-        return ()
-    plans = cache_plans(model.source)
-    return measure_caches(decoder, plans, text.windows, original, settings.cache_memory, say)

@@ -1,21 +1,27 @@
 """The steps that every measuring of a model consists of: open, check, read texts, load, score."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from mindpress.calib.datasets import read_text
+from mindpress.checkpoint.journal import fingerprint
 from mindpress.calib.text_ids import text_ids
 from mindpress.checkpoint.companions import load_tokenizer
 from mindpress.checkpoint.hub import local_folder
 from mindpress.device import choose_device
+from mindpress.engine.compare_settings import Comparison
 from mindpress.engine.config import EngineConfig
 from mindpress.engine.context import context_length
 from mindpress.engine.decoder import Decoder
+from mindpress.engine.kept import Kept, described
 from mindpress.engine.loader import load_decoder
-from mindpress.engine.memory import PeakMemory
+from mindpress.engine.machine import device_name, versions
+from mindpress.engine.memory import PeakMemory, device_errors
 from mindpress.engine.perplexity import Windows, cut_windows, score_windows
 from mindpress.engine.settings import Validation
 from mindpress.engine.throughput import measure
@@ -103,6 +109,17 @@ def _text(name: str, length: int, limit: int | None, model: Subject, say: Listen
     return Text(name, windows[:limit], len(windows) if complete else None)
 
 
+def run_fingerprint(
+    settings: Validation | Comparison, subjects: Sequence[Subject], texts: Sequence[Text]
+) -> str:
+    """A fingerprint of all that figures depend on: only the same run is gone on with."""
+    asked = replace(settings, output=Path(), overwrite=False)
+    device = device_name(choose_device(settings.device))
+    words = [(text.dataset, text.windows.shape, text.windows.numpy().tobytes()) for text in texts]
+    models = [described(subject.source) for subject in subjects]
+    return fingerprint(asked, device, versions(), words, models, files=[])
+
+
 def warm_up(subject: Subject, settings: Validation) -> None:
     """Run a small model once unmeasured: the first in a process also pays for code and threads
     loaded on first use, which would count as its own memory. Large models hide that.
@@ -112,9 +129,15 @@ def warm_up(subject: Subject, settings: Validation) -> None:
 
 
 def measure_subject(
-    subject: Subject, engine: EngineConfig, say: Listener
+    subject: Subject, engine: EngineConfig, say: Listener, kept: Kept
 ) -> tuple[Decoder, ModelFigures]:
-    """Load a model, and what it costs. Peak memory: as `load_decoder` says."""
+    """Load a model, and what it costs, which is not measured again when it stands in `kept`.
+
+    Peak memory: as `load_decoder` says.
+    """
+    earlier = kept.get("figures")
+    if earlier:
+        return load_decoder(subject.source, engine, say), ModelFigures(**earlier)
     device = choose_device(engine.device)
     with PeakMemory(device) as peak:
         decoder = load_decoder(subject.source, engine, say)
@@ -134,14 +157,38 @@ def measure_subject(
         cache_bytes_per_token=decoder.new_cache().bytes_per_token,
         weights=decoder.weights,
     )
+    kept.put("figures", asdict(figures))
     return decoder, figures
 
 
-def score_text(
-    decoder: Decoder, text: Text, other: Decoder | None, say: Listener
+def score_texts(
+    decoder: Decoder, texts: Sequence[Text], other: Decoder | None, say: Listener, kept: Kept
+) -> tuple[tuple[DatasetFigures, ...], int]:
+    """How well a model predicts the texts, beside the `other` one, and the peak memory of that in
+    bytes above what was held before. What stands in `kept` is not scored again.
+    """
+    figures, most = [], 0
+    for number, text in enumerate(texts):
+        part = kept.below(f"text {number}")
+        with peak_kept(decoder.device, part) as peak:
+            figures.append(_scored(decoder, text, other, say, part))
+        most = max(most, peak.bytes)
+    return tuple(figures), most
+
+
+@contextmanager
+def peak_kept(device: torch.device, kept: Kept) -> Iterator[PeakMemory]:
+    """The peak of the work inside, or that of an earlier run of it where that was more."""
+    with PeakMemory(device) as peak, device_errors():
+        yield peak
+    peak.bytes = max(peak.bytes, kept.get("peak") or 0)
+    kept.put("peak", peak.bytes)
+
+
+def _scored(
+    decoder: Decoder, text: Text, other: Decoder | None, say: Listener, kept: Kept
 ) -> DatasetFigures:
-    """How well a model predicts a text, beside the `other` one."""
-    score = score_windows(decoder, text.windows, other, name=text.dataset, listener=say)
+    score = score_windows(decoder, text.windows, other, name=text.dataset, listener=say, kept=kept)
     return DatasetFigures(
         dataset=text.dataset,
         windows=len(text.windows),
