@@ -1,6 +1,6 @@
 """Watch what a block's linears are fed, and what they give, while it runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +14,26 @@ class Watcher(Protocol):
     """Takes in tensors [..., channels] as they pass."""
 
     def add(self, inputs: Tensor, /) -> None: ...
+
+
+@contextmanager
+def hold_inputs(block: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """While inside, what each named linear was fed in the last run, for whoever counts it once
+    that run has ended well. Memory: these inputs, until the dictionary is cleared.
+    """
+    held: dict[str, Tensor] = {}
+
+    def hold(name: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            held[name] = inputs[0]
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name in names:
+            module = block.get_submodule(name)
+            hooks.enter_context(module.register_forward_pre_hook(hold(name)))
+        yield held
 
 
 @contextmanager

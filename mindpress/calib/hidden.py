@@ -15,6 +15,10 @@ from mindpress.memory import available_bytes
 SHARE_OF_MEMORY = 0.25
 
 
+Hidden = Float[Tensor, "samples tokens hidden"]
+Part = Float[Tensor, "_ tokens hidden"]
+
+
 def hidden_states(
     size: tuple[int, int, int], dtype: torch.dtype, spill: Path
 ) -> Float[Tensor, "samples tokens hidden"]:
@@ -27,3 +31,29 @@ def hidden_states(
             file.fileno(), 0, nbytes
         )  # a full disk is an error now, not a crash later
     return torch.from_file(str(spill), shared=True, size=prod(size), dtype=dtype).view(size)
+
+
+def put(hidden: Hidden, some: slice, found: Part) -> Hidden:
+    """Write `found` in the place of some samples; the hidden states to go on with.
+
+    These are `hidden`, until something in float16 states passes the largest float16: then they are
+    the same memory in bfloat16, whose range is float32's, and `hidden` must not be read any more.
+    """
+    if hidden.dtype == torch.float16 and _overflows(found):
+        hidden = _in_bfloat16(hidden)
+    hidden[some].copy_(found)
+    return hidden
+
+
+def _overflows(found: Part) -> bool:
+    """Whether float16 is what makes it infinite."""
+    low, high = found.aminmax()
+    largest = float(torch.maximum(-low, high))
+    return torch.finfo(torch.float16).max < largest < torch.inf
+
+
+def _in_bfloat16(hidden: Hidden) -> Hidden:
+    wide = hidden.view(torch.bfloat16)
+    for new, old in zip(wide, hidden, strict=True):
+        new.copy_(old.to(torch.bfloat16))
+    return wide

@@ -46,6 +46,11 @@ class KeyValueStatistics:
         self.values.add(value_states, SAMPLES_AND_TOKENS)
         return key_states, value_states
 
+    def join(self, other: "KeyValueStatistics") -> None:
+        """Take in what another has seen."""
+        self.keys.join(other.keys)
+        self.values.join(other.values)
+
     def tensors(self) -> dict[str, Tensor]:
         """`keys.min`, `keys.max`, `keys.absmax` and the same of `values`, each of
         [kv_heads, channels].

@@ -103,6 +103,12 @@ class Extremes:
         self.high = torch.maximum(self.high, x.amax(over))
         return x
 
+    def join(self, other: "Extremes") -> None:
+        """Take in what another has seen."""
+        self.low = torch.minimum(self.low, other.low)
+        self.high = torch.maximum(self.high, other.high)
+        self.clamped |= other.clamped
+
     @property
     def absmax(self) -> Float32[Tensor, "..."]:
         """The largest |x|: exact, for it is one of the two extremes."""
@@ -138,6 +144,13 @@ class ChannelStatistics:
         self.tokens += x.shape[0]
         self._sum += x.sum(0)
         self._abssum += x.abs().sum(0)
+
+    def join(self, other: "ChannelStatistics") -> None:
+        """Take in what another has seen."""
+        self.extremes.join(other.extremes)
+        self.tokens += other.tokens
+        self._sum += other._sum
+        self._abssum += other._abssum
 
     @property
     def mean(self) -> Float32[Tensor, " channels"]:

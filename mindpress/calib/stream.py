@@ -28,8 +28,8 @@ from mindpress.sources.folder import ModelFolder
 Hidden = Float[Tensor, "samples tokens hidden"]
 
 OVERFLOWS = (
-    "the model overflows: between layers its hidden states are kept in the type of its embedding;"
-    " save it in bfloat16 or float32 first"
+    "the model overflows: on a GPU, --dtype bfloat16 or --device cpu (float32) have more range;"
+    " one that overflows there too is damaged"
 )
 
 

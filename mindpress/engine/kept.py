@@ -10,7 +10,7 @@ from typing import Any
 from mindpress.checkpoint.disk import disk_errors
 from mindpress.checkpoint.journal import Journal
 from mindpress.checkpoint.locking import locked
-from mindpress.errors import NumericError
+from mindpress.errors import ConfigError, InputError, NumericError
 from mindpress.events import Listener, Note
 from mindpress.sources.folder import ModelFolder
 from mindpress.sources.source import ModelSource
@@ -70,11 +70,9 @@ def kept_beside(
     with disk_errors(folder):
         whole.parent.mkdir(parents=True, exist_ok=True)
     with locked(whole):
-        if overwrite:
-            _delete(folder)
         with disk_errors(folder):
             folder.mkdir(exist_ok=True)
-        saver = _Saver(Journal(folder, fingerprint))
+        saver = _Saver(Journal(folder, fingerprint), overwrite=overwrite)
         if saver.values:
             listener(Note("going on with what an interrupted run has measured"))
         try:
@@ -88,6 +86,16 @@ def kept_beside(
         _delete(folder)
 
 
+def _loaded(journal: Journal, *, overwrite: bool) -> dict[str, Any]:
+    """What is in the journal; nothing where it is another's and may be overwritten."""
+    try:
+        return journal.load() or {}
+    except (ConfigError, InputError):
+        if not overwrite:
+            raise
+        return {}
+
+
 def _delete(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -95,9 +103,9 @@ def _delete(folder: Path) -> None:
 class _Saver:
     """Saves values that change, not too often."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, *, overwrite: bool) -> None:
         self._journal = journal
-        self.values: dict[str, Any] = journal.load() or {}
+        self.values = _loaded(journal, overwrite=overwrite)
         self._earlier = float(self.values.get("seconds", 0.0))
         self._begun = time.monotonic()
         self._saved = -SECONDS_BETWEEN_SAVES

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from mindpress.calib.datasets import read_text
-from mindpress.checkpoint.journal import fingerprint
 from mindpress.calib.text_ids import text_ids
 from mindpress.checkpoint.companions import load_tokenizer
 from mindpress.checkpoint.hub import local_folder
+from mindpress.checkpoint.journal import fingerprint
 from mindpress.device import choose_device
 from mindpress.engine.compare_settings import Comparison
 from mindpress.engine.config import EngineConfig

@@ -1,7 +1,7 @@
 """Run the calibration text through a model, one decoder block at a time, and record ranges."""
 
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mindpress import __version__
+from mindpress.calib.batches import Batches
+from mindpress.calib.hidden import put
 from mindpress.calib.statistics import without_overflow
 from mindpress.calib.statistics_file import (
     CalibrationStatistics,
@@ -30,6 +32,7 @@ from mindpress.lite.calibration import CalibrationRun
 from mindpress.lite.calibration_plan import CalibrationRequest, check_calibration
 from mindpress.lite.inputs import check_weights, embedded, input_files
 from mindpress.lite.observe import BlockStatistics
+from mindpress.lite.walk import TOO_LONG, WIDENED
 from mindpress.memory import give_back, peak_bytes, return_large_blocks
 from mindpress.sources.signature import cache_signature
 
@@ -167,14 +170,15 @@ class _Run:
             return
         hidden = embedded(self.stream, self.tokens, self.staged.aside)
         listener(Started("calibrate", len(self.stream)))
+        passing = _Passing(self.run, self._watch, hidden, listener)
         for index in range(len(self.stream)):
             with self.stream.block(index) as block:
                 if index < done:
-                    self._pass(block, hidden, None)
+                    passing.through(block, None)
                     listener(Advanced(index + 1, "done in an earlier run"))
                     continue
                 seen = self._watch(cache_only=self.run.cache_only)
-                changed = self._pass(block, hidden, seen)
+                changed = passing.through(block, seen)
             give_back()
             if seen.fault:
                 raise _fault(index, seen.fault)
@@ -190,28 +194,6 @@ class _Run:
         clamp = self.run.clamp
         return BlockStatistics(block, shape, self.device, cache_only=cache_only, clamp=clamp)
 
-    def _pass(self, block: LiveBlock, hidden: Hidden, seen: BlockStatistics | None) -> bool:
-        """Make `hidden` the block's output; whether values in it had to be replaced."""
-        key_values = seen.key_values if seen else None
-        changed = False
-        with seen.watching(block.module) if seen else nullcontext():
-            for batch in hidden.split(self.run.calibration.batch_size):
-                out = block.run(batch, key_values).to(hidden.dtype)
-                if not is_finite(out):
-                    self._check_clamp(block, batch)
-                    out, changed = without_overflow(out), True
-                batch.copy_(out)
-        return changed
-
-    def _check_clamp(self, block: LiveBlock, batch: Hidden) -> None:
-        """NumericError that names the first linear at fault, unless the run is to carry on."""
-        if self.run.clamp:
-            return
-        seen = self._watch(cache_only=False)
-        with seen.watching(block.module):
-            block.run(batch, seen.key_values)
-        raise _fault(block.index, seen.fault or "its output")
-
     def _save(
         self, index: int, seen: BlockStatistics, clamped: list[bool], *, changed: bool
     ) -> None:
@@ -219,6 +201,59 @@ class _Run:
         clamped.append(changed or seen.clamped)
         self.writer.sync()
         self.journal.save({"writer": self.writer.state, "clamped": clamped})
+
+
+class _Passing:
+    """Takes the hidden states of the calibration set through one block after the other."""
+
+    def __init__(
+        self,
+        run: CalibrationRun,
+        watch: Callable[..., BlockStatistics],
+        hidden: Hidden,
+        listener: Listener,
+    ) -> None:
+        self._run, self._watch, self._hidden = run, watch, hidden
+        self._tell: Callable[[str], None] = lambda words: listener(Note(words))
+        self._batches = Batches(run.calibration.batch_size, self._tell, hint=TOO_LONG)
+
+    def through(self, block: LiveBlock, seen: BlockStatistics | None) -> bool:
+        """The hidden states are those behind the block; whether values in them were replaced.
+
+        A batch is counted in `seen` once it is complete.
+        """
+
+        def run(some: slice) -> tuple[Hidden, BlockStatistics | None]:
+            if seen is None:
+                return block.run(self._hidden[some]), None
+            own = self._watch(cache_only=self._run.cache_only)
+            with own.watching(block.module):
+                return block.run(self._hidden[some], own.key_values), own
+
+        changed = False
+        for some, (out, own) in self._batches.run(len(self._hidden), run):
+            if seen and own:
+                seen.join(own)
+            if not is_finite(out):
+                self._check_clamp(block, self._hidden[some])
+                out, changed = without_overflow(out), True
+            self._put(block, some, out)
+        return changed
+
+    def _put(self, block: LiveBlock, some: slice, out: Hidden) -> None:
+        kind = self._hidden.dtype
+        self._hidden = put(self._hidden, some, out)
+        if self._hidden.dtype != kind:
+            self._tell(f"layers.{block.index}: {WIDENED}")
+
+    def _check_clamp(self, block: LiveBlock, batch: Hidden) -> None:
+        """NumericError that names the first linear at fault, unless the run is to carry on."""
+        if self._run.clamp:
+            return
+        seen = self._watch(cache_only=False)
+        with seen.watching(block.module):
+            block.run(batch, seen.key_values)
+        raise _fault(block.index, seen.fault or "its output")
 
 
 def _fault(layer: int, what: str) -> NumericError:

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from mindpress.calib.batches import Batches
 from mindpress.calib.lent import Lender, as_they_are, lent
 from mindpress.calib.statistics import PairStatistics
 from mindpress.calib.stream import OVERFLOWS, LiveBlock
@@ -72,7 +73,7 @@ class FollowedInputs:
     hidden: Hidden
     original: LiveBlock | None
     aims: Hidden | None
-    batch_size: int
+    batches: Batches
     seen: Statistics = field(default_factory=dict)
     _lenders: dict[str, Lender] = field(default_factory=dict)
 
@@ -96,13 +97,17 @@ class FollowedInputs:
         modules = (site.residual, name) if site.residual else (name,)
         gaps = self.hidden.shape[2] if len(modules) > 1 and self.original else 0
         found = PairStatistics(width, device, gaps)
-        for start in range(0, len(self.hidden), self.batch_size):
-            some = slice(start, start + self.batch_size)
+
+        def run(some: slice) -> tuple[list[Tensor], list[Tensor] | None]:
             inputs = self.follower.inputs_of(modules, self.hidden[some])
             if self.original is None or self.aims is None:
+                return inputs, None
+            return inputs, self.original.inputs_of(modules, self.aims[some])
+
+        for _, (inputs, targets) in self.batches.run(len(self.hidden), run):
+            if targets is None:
                 found.add(inputs[-1], inputs[-1])
                 continue
-            targets = self.original.inputs_of(modules, self.aims[some])
             gap = targets[0] - inputs[0] if gaps else None
             found.add(inputs[-1], targets[-1], gap)
         if not is_finite(found.hessian.diagonal()):

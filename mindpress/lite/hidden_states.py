@@ -3,36 +3,61 @@
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mindpress.calib.hidden import hidden_states
+from mindpress.calib.hidden import Part, hidden_states, put
 from mindpress.calib.stream import BlockStream
 from mindpress.checkpoint.disk import sync
 from mindpress.checkpoint.manifest import file_digest
-from mindpress.errors import InputError
+from mindpress.checkpoint.replacing import replace_file
+from mindpress.errors import ConfigError, InputError
 from mindpress.lite.inputs import Tokens, embedded
 from mindpress.lite.recipe import Propagation
 
 FOLLOWED_SPILL = "followed-states.bin"
 KEPT = "followed-after-{}.bin"
+# Holds the number of blocks after which the kept states are bfloat16 in the place of float16.
+WIDE = "followed-in-bfloat16"
+Which = Literal["original", "followed"]
 
 Hidden = Float[Tensor, "samples tokens hidden"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HiddenStates:
     """`original` as the original model has them, `followed` as the quantized blocks make them.
 
-    Only those that are needed are there. An interrupted run finds `followed` in a file of
-    `folder`; `original` is computed again.
+    Only those that are needed are there. Float16 becomes bfloat16 when values pass its range. An
+    interrupted run finds `followed` in a file of `folder`; `original` is computed again.
     """
 
     folder: Path
     original: Hidden | None
     followed: Hidden | None
+
+    def of(self, which: Which) -> Hidden:
+        """Those of a path; ConfigError when they are not there."""
+        hidden = self.original if which == "original" else self.followed
+        if hidden is None:
+            raise ConfigError(f"a walk needs the hidden states of the {which} path")
+        return hidden
+
+    def put(self, which: Which, some: slice, found: Part, block: int) -> bool:
+        """Write what `block` made of some samples; whether that took bfloat16 from now on."""
+        before = self.of(which)
+        after = put(before, some, found)
+        if which == "original":
+            self.original = after
+        else:
+            self.followed = after
+        widened = after.dtype != before.dtype
+        if widened and which == "followed":
+            replace_file(self.folder / WIDE, str(block + 1).encode())
+        return widened
 
     def save(self, done: int) -> str | None:
         """Keep `followed` as it is after `done` blocks; the SHA-256 of what is kept."""
@@ -51,6 +76,9 @@ class HiddenStates:
         """Go on after `done` blocks, with what `check_kept` has found to be whole."""
         if self.followed is None or not done:
             return
+        wide = self.folder / WIDE
+        if wide.is_file() and int(wide.read_text()) <= done:
+            self.followed = self.followed.view(torch.bfloat16)
         kept, into = str(self.folder / KEPT.format(done)), _bytes(self.followed)
         into.copy_(torch.from_file(kept, shared=False, size=len(into), dtype=torch.uint8))
 

@@ -52,6 +52,13 @@ class BlockStatistics:
             watches.enter_context(capture_outputs(module, self._outputs))
             yield
 
+    def join(self, other: "BlockStatistics") -> None:
+        """Take in what another of the same block has seen: a batch that is complete."""
+        self.key_values.join(other.key_values)
+        for mine, theirs in ((self._inputs, other._inputs), (self._outputs, other._outputs)):
+            for name, seen in mine.items():
+                seen.join(theirs[name])
+
     @property
     def fault(self) -> str | None:
         """The first tensor, as data passes, that had NaN or infinite values."""

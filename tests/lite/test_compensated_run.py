@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from mindpress.calib.batches import Batches
 from mindpress.calib.lent import stored_weights
 from mindpress.calib.statistics import InputStatistics
 from mindpress.calib.stream import BlockStream
@@ -121,7 +122,7 @@ def test_moments_are_those_of_whole_forwards_of_both_blocks(block):
     """With the query replaced, against all inputs captured in one forward each."""
     aims, hidden = hidden_pair()
     stored = stored_weights(block, (x.name for x in block.stream.runs.block.linears))
-    inputs = FollowedInputs(block.copy(), stored, hidden, block, aims, batch_size=2)
+    inputs = FollowedInputs(block.copy(), stored, hidden, block, aims, Batches(2, print, hint=""))
     query = torch.randn(128, 128, generator=torch.Generator().manual_seed(1)) * 0.05
     whole = block.copy()
     whole.module.get_submodule("self_attn.q_proj").weight.data = query.clone()
@@ -150,7 +151,7 @@ def test_a_block_is_begun_as_the_original_whatever_was_put_into_it(block):
     follower = block.copy()
     for parameter in follower.module.parameters():
         parameter.data = torch.full_like(parameter, torch.nan)
-    inputs = FollowedInputs(follower, stored, hidden, None, None, batch_size=2)
+    inputs = FollowedInputs(follower, stored, hidden, None, None, Batches(2, print, hint=""))
     for _ in range(2):
         with inputs.begun():
             assert torch.equal(follower.run(hidden), block.run(hidden))
@@ -161,7 +162,7 @@ def test_a_block_is_begun_as_the_original_whatever_was_put_into_it(block):
 def test_without_an_original_there_is_nothing_to_aim_at(block):
     _, hidden = hidden_pair()
     stored = stored_weights(block, (x.name for x in block.stream.runs.block.linears))
-    inputs = FollowedInputs(block, stored, hidden, None, None, batch_size=8)
+    inputs = FollowedInputs(block, stored, hidden, None, None, Batches(8, print, hint=""))
     with inputs.begun():
         found = inputs.at(sites_of(block.stream.runs.block)[1])
     assert (found.drift, found.gap) == (None, None)

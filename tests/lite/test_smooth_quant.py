@@ -186,9 +186,9 @@ class Scene:
         return Int8Walk(self.task, HiddenStates(Path(), self.hidden.clone(), None), 3)
 
     def watched(self, block):
-        walk, early = self.walk(), self.hidden[:8].clone()
+        walk = self.walk()
         held = HeldOut(self.hidden[8:], walk._outputs(block, self.hidden[8:]))
-        return walk._sample(block, early), held
+        return walk._sample(block), held
 
 
 @pytest.fixture(params=[False, True], ids=["quiet", "loud"])
