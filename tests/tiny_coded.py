@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_awq import random_weight
-from tiny_models import edit_config
+from tests.tiny_awq import random_weight
+from tests.tiny_models import edit_config
 
 from mindpress.formats.compressed_tensors import CompressedLayout
 from mindpress.formats.gptq import GptqLayout
