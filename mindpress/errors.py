@@ -3,14 +3,23 @@
 Every class is one exit code of the command (documented in `docs/cli.md`).
 """
 
+LONGEST = 1000
+
+
+def one_line(text: str) -> str:
+    """What a file said, fit for a terminal: no line ends, no control characters, not too long."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
+
 
 class MindpressError(Exception):
-    """Base of all of them. `hint` names the next thing to try."""
+    """Base of all of them. `hint` names the next thing to try; the message becomes one line."""
 
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.hint = hint
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mindpress.calib.key_values import KeyValues
+from mindpress.errors import InputError
 from mindpress.formats.finite import check_finite
 from mindpress.formats.fusion import fuse
 from mindpress.formats.quantized import QuantizedWeight
@@ -206,16 +207,22 @@ def _floats(weight: Tensor | QuantizedWeight) -> Tensor:
 
 
 def _decoder_on_meta(source: ModelFolder) -> Any:
-    """The decoder of the transformers class, without weights."""
+    """The decoder of the transformers class, without weights. InputError when it wants none."""
     from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
     from transformers.initialization import no_init_weights
 
-    if source.architecture.runs_as:
-        config = LlamaConfig(**llama_fields(source.shape))
-    else:
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-    with torch.device("meta"), no_init_weights():
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        if source.architecture.runs_as:
+            config = LlamaConfig(**llama_fields(source.shape))
+        else:
+            config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+        with torch.device("meta"), no_init_weights():
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # noqa: BLE001 - its checks of a config raise many kinds
+        raise InputError(
+            f"{source.folder / 'config.json'}: transformers refuses it: {error}",
+            hint="correct the value, or download the file again",
+        ) from None
     return model.get_decoder().eval()
 
 

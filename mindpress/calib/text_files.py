@@ -44,7 +44,8 @@ def check_text_file(file: Path) -> None:
     if not file.exists():
         raise InputError(f"{file}: no such file", hint="check the path")
     if not file.is_file():
-        raise InputError(f"{file}: is a folder", hint=f"name a file: {', '.join(ENDINGS[:3])}")
+        hint = f"name a file: {', '.join(ENDINGS[:3])}"
+        raise InputError(f"{file}: is {'a folder' if file.is_dir() else 'no file'}", hint=hint)
     if not file.name.endswith(ENDINGS):
         raise InputError(f"{file}: not a text file", hint=f"known endings: {', '.join(ENDINGS)}")
 

@@ -11,6 +11,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json",
                    "merges.txt", "special_tokens_map.json", "added_tokens.json",
                    "chat_template.jinja", "chat_template.json", "qwen.tiktoken")  # fmt: skip
 COMPANIONS = (*TOKENIZER_FILES, "generation_config.json")
+TRIED = "The river, 1 é 😀\n"
 # One of these must be there for a tokenizer to load.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "qwen.tiktoken")
 
@@ -25,17 +26,21 @@ def check_tokenizer_files(folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """The transformers tokenizer of a folder. Never prompts."""
+    """The transformers tokenizer of a folder, tried on a few words. Never prompts."""
     from transformers import AutoTokenizer
 
     check_tokenizer_files(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # noqa: BLE001 - the tokenizers library raises bare Exception
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer.decode(tokenizer(TRIED)["input_ids"])
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the tokenizers library raises bare Exception, and panics
         raise _tokenizer_error(folder, error) from None
+    return tokenizer
 
 
-def _tokenizer_error(folder: Path, error: Exception) -> InputError:
+def _tokenizer_error(folder: Path, error: BaseException) -> InputError:
     text = str(error).strip()
     if "trust_remote_code" in text:
         return InputError(

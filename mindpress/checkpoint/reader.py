@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from mindpress.errors import InputError
 
 INDEX = "model.safetensors.index.json"
 MOST_JSON_BYTES = 64 * 2**20
+# Real files have ten levels; thousands would overflow the stack of whoever walks them later.
+DEEPEST_JSON = 64
 PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
           "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16,
@@ -119,7 +122,10 @@ def refuse_listed(where: Path, what: str, names: Iterable[str]) -> None:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file; InputError when it is missing, too large or something else."""
     try:
-        if file.stat().st_size > MOST_JSON_BYTES:
+        found = file.stat()
+        if not S_ISREG(found.st_mode):  # a pipe or a device would be read without an end
+            raise InputError(f"{file}: is no file", hint="copy the file here")
+        if found.st_size > MOST_JSON_BYTES:
             raise InputError(f"{file}: larger than {MOST_JSON_BYTES >> 20} MiB")
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -128,7 +134,21 @@ def read_json(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: not readable as JSON: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{file}: holds a {type(value).__name__}, expected an object")
+    if _is_deeper(value, DEEPEST_JSON):
+        raise InputError(f"{file}: nested more than {DEEPEST_JSON} levels deep")
     return value
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects stand in one another more than so many times."""
+    inner: list[Any] = [value]
+    for _ in range(levels + 1):
+        inner = [one for held in inner for one in _held(held) if isinstance(one, dict | list)]
+    return bool(inner)
+
+
+def _held(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _shard_files(folder: Path) -> list[Path]:

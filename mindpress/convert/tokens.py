@@ -9,6 +9,7 @@ from mindpress.checkpoint.disk import disk_errors
 from mindpress.checkpoint.manifest import NAME as MANIFEST
 from mindpress.checkpoint.reader import read_json
 from mindpress.errors import InputError
+from mindpress.models.values import LARGEST_DIMENSION
 from mindpress.sources.folder import ModelFolder
 
 # LMDeploy takes fixed ids for these families (source_model/qwen.py), whatever the tokenizer says.
@@ -51,11 +52,22 @@ def copy_files(files: list[Path], target: Path) -> list[Path]:
 
 
 def _id_of(kind: str, folder: Path, config: dict[str, Any]) -> int | None:
-    """The tokenizer decides, then the configs: `kind` is bos or eos."""
+    """The id of the bos or eos token; InputError when it can be none."""
+    found = _stated(kind, folder, config)
+    if found is not None and not 0 <= found <= LARGEST_DIMENSION:
+        raise InputError(
+            f"{folder}: the {kind} token has the number {found}",
+            hint="copy the tokenizer files of the original model into the folder",
+        )
+    return found
+
+
+def _stated(kind: str, folder: Path, config: dict[str, Any]) -> int | None:
+    """The tokenizer decides, then the configs."""
     token = _token(f"{kind}_token", folder)
     if token is not None:
         for name, number in _numbered(folder):
-            if name == token:
+            if name == token and isinstance(number, int):
                 return number
     generation = folder / "generation_config.json"
     for source in (config, read_json(generation) if generation.is_file() else {}):
@@ -77,20 +89,21 @@ def _token(key: str, folder: Path) -> str | None:
     return None
 
 
-def _numbered(folder: Path) -> Iterator[tuple[str, int]]:
+def _numbered(folder: Path) -> Iterator[tuple[str, object]]:
     """Special tokens and their ids, from the smallest file that has them."""
     settings = folder / "tokenizer_config.json"
     added = read_json(settings).get("added_tokens_decoder") if settings.is_file() else None
     for number, entry in (added if isinstance(added, dict) else {}).items():
-        if isinstance(entry, dict) and number.isdigit():
+        if isinstance(entry, dict) and number.isdecimal():
             yield str(entry.get("content")), int(number)
     vocabulary = folder / "tokenizer.json"
     if not vocabulary.is_file():
         return
     tokenizer = read_json(vocabulary)
-    for entry in tokenizer.get("added_tokens") or ():
-        if isinstance(entry, dict) and isinstance(entry.get("id"), int):
-            yield str(entry.get("content")), entry["id"]
+    added = tokenizer.get("added_tokens")
+    for entry in added if isinstance(added, list) else ():
+        if isinstance(entry, dict):
+            yield str(entry.get("content")), entry.get("id")
     model = tokenizer.get("model")
     words = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(words, dict):

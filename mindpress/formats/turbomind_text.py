@@ -130,7 +130,7 @@ def _parse_ini(text: str) -> dict[str, Any]:
     try:
         parser.read_string(text)
     except IniError as error:
-        raise InputError(f"not readable: {str(error).splitlines()[0]}") from None
+        raise InputError(f"not readable: {error}") from None
     if SECTION not in parser:
         raise InputError(f"no section [{SECTION}]")
     return dict(parser[SECTION])
@@ -139,9 +139,12 @@ def _parse_ini(text: str) -> dict[str, Any]:
 def _parse_yaml(text: str) -> dict[str, Any]:
     """All sections in one map: no key stands in two of them."""
     try:
+        # A few aliases of aliases are a text without end.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise InputError("holds an alias (`*name`), which LMDeploy never writes")
         sections = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"not readable: {str(error).splitlines()[0]}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"not readable: {error}") from None
     if not isinstance(sections, dict) or not isinstance(sections.get("model_config"), dict):
         raise InputError("no map `model_config`")
     merged: dict[str, Any] = {}

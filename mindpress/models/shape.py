@@ -123,8 +123,9 @@ def read_shape(config: Mapping[str, Any], architecture: Architecture) -> ModelSh
 
 
 def _max_length(config: Mapping[str, Any]) -> int:
-    lengths = [config[key] for key in LENGTH_KEYS if isinstance(config.get(key), int)]
-    return max(1, min(lengths, default=2048))
+    """The shortest of the lengths that are whole numbers; some programs write 1e30 for none."""
+    whole = [key for key in LENGTH_KEYS if isinstance(config.get(key), int)]
+    return min((integer(config, key) for key in whole), default=2048)
 
 
 def _rope(config: Mapping[str, Any]) -> Rope:

@@ -6,6 +6,7 @@ in float32, those that the spec scales per token left out, and the rest as JSON 
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,8 +74,10 @@ def read_cache_file(folder: Path) -> StoredCache | None:
     the model's heads, and when they hold NaN, infinities or negative scales.
     """
     file = cache_file(folder)
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
+    if not file.is_file():
+        raise InputError(f"{file}: is no file, or a link to nothing", hint=AGAIN)
     config = read_workspace_config(folder)
     try:
         with safe_open(file, framework="pt") as opened:

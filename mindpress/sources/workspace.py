@@ -38,7 +38,10 @@ from mindpress.sources.source import LinearWeight
 from mindpress.sources.workspace_checks import CONFIGS, check_config, check_files, problems_of
 
 FOLDER = "triton_models"
-MOST_CONFIG_BYTES = 2**20
+# Real ones have 2 KiB and lines of 40 letters. The parsers of both formats take seconds for a few
+# times as much, and configparser the square of the length of a line.
+MOST_CONFIG_BYTES = 2**14
+LONGEST_LINE = 1000
 DTYPES = {"qweight": torch.int32, "scales": torch.float16, "zeros": torch.float16,
           "scales_zeros": torch.float16, "float16": torch.float16,
           "bfloat16": torch.bfloat16}  # fmt: skip
@@ -193,8 +196,10 @@ def read_workspace_config(folder: Path) -> WorkspaceConfig:
         )
     try:
         if file.stat().st_size > MOST_CONFIG_BYTES:
-            raise InputError("larger than 1 MiB")
+            raise InputError(f"larger than {MOST_CONFIG_BYTES >> 10} KiB")
         text = file.read_text(encoding="utf-8")
+        if max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
+            raise InputError(f"a line is longer than {LONGEST_LINE} letters")
         return read_config(text, "yaml" if file.suffix == ".yaml" else "ini")
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: {error}") from None

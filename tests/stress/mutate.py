@@ -48,7 +48,7 @@ class Tally:
         self.by_target.setdefault(outcome.target, Counter())[outcome.result] += 1
         self.slowest = max(self.slowest, seconds)
         if outcome.result not in FINE:
-            text = f"{outcome.target} {outcome.file}: {outcome.result}: {outcome.fault}"
+            text = f"{outcome.file}: {outcome.result}: {outcome.fault}"
             self.faults.setdefault(text, []).append(seed)
 
     @property

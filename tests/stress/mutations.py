@@ -112,6 +112,7 @@ PIECES = (
     "{{ 'x' | center(10**11) }}", "{{ '%999999999999d' | format(1) }}", "{{ none() }}",
     "{% for m in messages %}", "{% endfor %}", "{% set ns = namespace(a=1) %}{{ ns.a }}",
     "{{ dict(a=1).pop('b') }}", "{{ ''.format(a) }}", "{{ '{0.__class__}'.format(1) }}", "{{", "%}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "{% generation %}x{% endgeneration %}", "{{ messages.append(1) }}", "{% break %}", "{#",
 )  # fmt: skip
 
