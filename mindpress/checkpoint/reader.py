@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -25,7 +26,8 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
           "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}  # fmt: skip
 NAMED_IN_ERRORS = 5
-FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+HALVES = (torch.float16, torch.bfloat16)
+FLOATS = (*HALVES, torch.float32)
 # Beside these the Hub's repositories often hold the same weights again under other names.
 SINGLE = "model.safetensors"
 
@@ -106,6 +108,24 @@ def check_tensors(
             )
         if info.dtype not in FLOATS:
             raise InputError(f"{info.file}: `{name}` is {info.dtype}, expected 16 or 32-bit floats")
+    refuse_mixed(checkpoint, expected)
+
+
+def refuse_mixed(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    """InputError where some of these are float16 and others bfloat16.
+
+    Every program writes one of them, and nothing but the header says which: the values of a tensor
+    whose header was changed look like any others.
+    """
+    halves = {name: checkpoint.tensors[name].dtype for name in names}
+    kinds = Counter(kind for kind in halves.values() if kind in HALVES)
+    if len(kinds) > 1:
+        (common, count), (rare, _) = kinds.most_common()
+        name = min(name for name, kind in halves.items() if kind == rare)
+        raise InputError(
+            f"{checkpoint.tensors[name].file}: `{name}` is {rare}, and {count} others are {common}",
+            hint="download the file again, or save the model in one type",
+        )
 
 
 def refuse_listed(where: Path, what: str, names: Iterable[str]) -> None:

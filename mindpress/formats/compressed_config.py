@@ -1,16 +1,21 @@
 """`quantization_config` of compressed-tensors -> the layout of the weights beside it."""
 
-import re
 from collections.abc import Mapping
 from typing import Any, cast
 
 from mindpress.errors import InputError
 from mindpress.formats.activations import read_activations
-from mindpress.formats.compressed_tensors import LINEARS, REGEX, WIDTHS, CompressedLayout, Kind
+from mindpress.formats.compressed_tensors import (
+    LINEARS,
+    REGEX,
+    WHERE,
+    WIDTHS,
+    CompressedLayout,
+    Kind,
+)
 from mindpress.formats.config_fields import flag, group_size, one_of
+from mindpress.formats.name_patterns import check_pattern
 from mindpress.formats.quantized import WHOLE_ROW, QuantSpec
-
-WHERE = "config.json: quantization_config"
 
 
 def read_quantization_config(config: Mapping[str, Any]) -> CompressedLayout:
@@ -101,10 +106,7 @@ def _names(config: Mapping[str, Any], key: str, where: str = "") -> tuple[str, .
     rules = config.get(key) or []
     if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
         raise InputError(f"{WHERE}: {where}{key} is {rules!r}, expected a list of module names")
-    patterns = [rule.removeprefix(REGEX) for rule in rules if rule.startswith(REGEX)]
-    try:
-        for pattern in patterns:
-            re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise InputError(f"{WHERE}: {where}{key}: a pattern cannot be read: {error}") from None
+    for rule in rules:
+        if rule.startswith(REGEX):
+            check_pattern(rule.removeprefix(REGEX), f"{WHERE}: {where}{key}")
     return tuple(rules)

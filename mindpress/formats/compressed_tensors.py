@@ -23,6 +23,7 @@ from torch import Tensor
 from mindpress.formats.activations import PER_TOKEN, Activations
 from mindpress.formats.bit_stream import pack_stream, stream_words, unpack_stream
 from mindpress.formats.layout import WORDS, LeftOut, Part, Widths
+from mindpress.formats.name_patterns import matches
 from mindpress.formats.quantized import WHOLE_ROW, QuantizedWeight, QuantSpec
 
 Kind = Literal["pack-quantized", "int-quantized"]
@@ -34,6 +35,7 @@ WIDE_FIRST = (torch.float32, torch.float16, torch.bfloat16)
 WITH_ZEROS = (4, 8)
 REGEX = "re:"
 LINEARS = "Linear"
+WHERE = "config.json: quantization_config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,7 @@ class CompressedLayout:
 def _applies(rule: str, name: str) -> bool:
     """As compressed-tensors and vLLM read rules of modules."""
     if rule.startswith(REGEX):
-        return re.match(rule.removeprefix(REGEX), name) is not None
+        return matches(rule.removeprefix(REGEX), name, WHERE)
     return rule == name
 
 

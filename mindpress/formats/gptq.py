@@ -26,12 +26,14 @@ from mindpress.errors import InputError
 from mindpress.formats.bit_stream import WORD_BITS, pack_stream, stream_words, unpack_stream
 from mindpress.formats.config_fields import flag, group_size, one_of
 from mindpress.formats.layout import FUSED, WORDS, LeftOut, Part, Together, Widths
+from mindpress.formats.name_patterns import check_pattern, matches
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 
 WIDTHS = (2, 3, 4, 8)
 FORMATS = ("gptq", "gptq_v2")
 LEFT_OUT = "-:"
 CHANGED = "+:"
+DYNAMIC = "config.json: quantization_config: dynamic"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 # Bits, without zero points; for LMDeploy also the group.
 VLLM_WIDTHS = (4, 8)
@@ -96,7 +98,7 @@ class GptqLayout:
 
     def of(self, name: str) -> "GptqLayout":
         """The layout of one linear, by the first pattern that matches."""
-        found = [spec for pattern, spec in self.others if re.match(pattern, name)]
+        found = [spec for pattern, spec in self.others if matches(pattern, name, DYNAMIC)]
         return self.with_spec(found[0]) if found else self
 
     def with_spec(self, spec: QuantSpec) -> "GptqLayout":
@@ -208,18 +210,9 @@ def _others(config: Mapping[str, Any], spec: QuantSpec) -> tuple[tuple[str, Quan
             continue
         pattern = rule.removeprefix(CHANGED)
         whole = {"bits": spec.bits, "group_size": spec.group_size, "sym": spec.symmetric} | changed
-        _check_pattern(pattern)
+        check_pattern(pattern, DYNAMIC)
         others.append((pattern, _spec(whole)))
     return tuple(others)
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise InputError(
-            f"config.json: quantization_config: dynamic: a pattern cannot be read: {error}"
-        ) from None
 
 
 def _spec(config: Mapping[str, Any]) -> QuantSpec:

@@ -107,7 +107,7 @@ def read_config(text: str, layout: Layout) -> WorkspaceConfig:
         layers=keys.integer("num_layer", most=MOST_LAYERS),
         hidden=keys.integer("hidden_units") if layout == "yaml" else heads * head_dim,
         heads=heads,
-        kv_heads=keys.integer("kv_head_num", heads),
+        kv_heads=keys.integer("kv_head_num") if "kv_head_num" in keys.values else heads,
         head_dim=head_dim,
         rotary_dim=keys.integer("rotary_embedding"),
         inner=keys.integer("inter_size"),

@@ -2,9 +2,9 @@
 
 from typing import NoReturn
 
-from mindpress.checkpoint.reader import FLOATS, Checkpoint, refuse_listed
+from mindpress.checkpoint.reader import FLOATS, Checkpoint, refuse_listed, refuse_mixed
 from mindpress.errors import InputError
-from mindpress.formats.layout import Layout, Part
+from mindpress.formats.layout import WORDS, Layout, Part
 from mindpress.formats.scattered import is_scattered
 
 Sizes = dict[str, tuple[int, int]]
@@ -43,6 +43,7 @@ def check_coded(checkpoint: Checkpoint, layout: Layout, coded: Sizes) -> set[str
     found = expected.keys() & there.keys()
     for name in sorted(found):
         _check_part(checkpoint, name, expected[name])
+    refuse_mixed(checkpoint, (name for name in found if expected[name].dtypes != WORDS))
     return found
 
 

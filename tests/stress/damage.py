@@ -58,12 +58,12 @@ def targets(home: Path) -> dict[str, Target]:
     found["sharded"] = Target("sharded", _shards(home / "sharded"), use_folder, 6)
     found["tokenizer"] = Target("texts", TOKENIZER, use_tokenizer, 8)
     for name in ("ini", "ini-int4", "yaml"):
-        found[name] = Target(name, _workspace_files(home / name), use_workspace, 7)
+        found[name] = Target(name, _workspace_files(home / name), use_workspace, 4)
     statistics = {"statistics.json": mutate_json, "statistics.safetensors": mutate_safetensors}
-    found["statistics"] = Target("statistics", statistics, use_statistics, 6)
+    found["statistics"] = Target("statistics", statistics, use_statistics, 10)
     for name, mutation in TEXTS.items():
         read = partial(_text, name, tokenizer)
-        found[name] = Target("texts", {name: mutation}, read, 3)
+        found[name] = Target("texts", {name: mutation}, read, 6)
     return found
 
 
@@ -171,14 +171,16 @@ class Cases:
             if self.verbose:
                 traceback.print_exception(error)
             return _message_fault(error) or (f"refused {error.exit_code}", None)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is what we look for
+        except BaseException as error:  # whatever it is, it is what we look for
             if isinstance(error, KeyboardInterrupt):
                 raise
             if self.verbose:
                 traceback.print_exception(error)
             return "traceback", _traced(error)
         if facts != self.facts[name] and not optional:
-            odd = sorted(k for k in {*facts, *self.facts[name]} if facts.get(k) != self.facts[name].get(k))
+            odd = sorted(
+                k for k in {*facts, *self.facts[name]} if facts.get(k) != self.facts[name].get(k)
+            )
             return "accepted corruption", f"other tensors than before: {odd[0]}"
         return "accepted", None
 

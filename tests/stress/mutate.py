@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,14 +67,21 @@ class Tally:
         }
 
 
-def run(first: int, cases: int, only: str | None = None) -> Tally:
-    """Run the cases `first` and following, in processes that are replaced when they fail."""
+def run(
+    first: int, cases: int, only: str | None = None, told: Callable[[Tally], None] | None = None
+) -> Tally:
+    """Run the cases `first` and following, in processes that are replaced when they fail.
+
+    `told` hears what was found after each of them.
+    """
     tally = Tally()
     with TemporaryDirectory(dir=_memory_folder()) as home:
         prepared = Cases(Path(home), only)
         seed, last = first, first + cases
         while seed < last:
             seed = _batch(prepared, seed, min(seed + BATCH, last), tally)
+            if told:
+                told(tally)
     return tally
 
 
@@ -146,16 +154,25 @@ def main() -> int:
     if given.replay is not None:
         _replay(given.replay, given.only)
         return 0
-    begun = time.monotonic()
-    tally = run(given.first, given.cases, given.only)
-    seconds = round(time.monotonic() - begun)
-    command = f"python -m tests.stress.mutate {' '.join(sys.argv[1:])}".strip()
-    figures = {"command": command, "machine": machine(), "seconds": seconds} | tally.as_dict()
-    text = json.dumps(figures, indent=2)
-    print(text)  # noqa: T201
-    if given.save:
-        RESULTS.write_text(text + "\n", encoding="utf-8")
+    tally = run(given.first, given.cases, given.only, _Report(given.save))
     return 1 if tally.found else 0
+
+
+@dataclass
+class _Report:
+    """Prints, and saves, what was found so far."""
+
+    save: bool
+    begun: float = field(default_factory=time.monotonic)
+
+    def __call__(self, tally: Tally) -> None:
+        seconds = round(time.monotonic() - self.begun)
+        command = f"python -m tests.stress.mutate {' '.join(sys.argv[1:])}".strip()
+        figures = {"command": command, "machine": machine(), "seconds": seconds}
+        text = json.dumps(figures | tally.as_dict(), indent=2)
+        if self.save:
+            RESULTS.write_text(text + "\n", encoding="utf-8")
+        print(text if not self.save else f"{tally.results.total()} cases, {tally.found} faults")  # noqa: T201
 
 
 if __name__ == "__main__":

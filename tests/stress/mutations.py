@@ -12,9 +12,9 @@ NUMBERS: tuple[Value, ...] = (
     1e-320, 1e308, float("nan"), float("inf"), float("-inf"), True, False, None,
 )  # fmt: skip
 WORDS = (
-    "", " ", "\0", "\ud800", "é", "😀", "../x", "/etc/passwd", "a" * 3000, "1", "1e9", "nan", "true",
-    "null", "re:(a+)+$", "re:(.*)*x", "re:[", "float16", "bfloat16", "linear", "yarn", "dynamic",
-    "llama3", "longrope", "{{ 9**9 }}", "%s%n", "__class__", "auto_map", "remote.Code",
+    "", " ", "\0", "\ud800", "é", "😀", "../x", "/etc/passwd", "a" * 3000, "1", "1e9", "nan",
+    "true", "null", "re:(a+)+$", "re:(.*)*x", "re:[", "float16", "bfloat16", "linear", "yarn",
+    "dynamic", "llama3", "longrope", "{{ 9**9 }}", "%s%n", "__class__", "auto_map", "remote.Code",
 )  # fmt: skip
 KEYS = (
     "auto_map", "quantization_config", "rope_scaling", "layer_types", "sliding_window", "dtype",
@@ -73,7 +73,7 @@ def mutate_safetensors(data: bytes, draw: Random) -> bytes:
     header, body = data[8 : 8 + length], data[8 + length :]
     kind = draw.random()
     if kind < 0.6:
-        changed = mutate_json(header, draw)
+        changed = mutate_json(header, draw) if kind < 0.5 else _retyped(header, draw)
         return len(changed).to_bytes(8, "little") + changed + body
     if kind < 0.8:
         return mutate_bytes(data[: 8 + length], draw) + body
@@ -81,6 +81,22 @@ def mutate_safetensors(data: bytes, draw: Random) -> bytes:
         wrong = draw.choice((0, 1, length - 1, length + 1, len(data), 2**31, 2**63, 2**64 - 1))
         return wrong.to_bytes(8, "little") + data[8:]
     return data[: 8 + length] + mutate_bytes(body, draw)
+
+
+def _retyped(header: bytes, draw: Random) -> bytes:
+    """Tensors of another type of the same width, or with the place or the name of another one."""
+    entries = json.loads(header)
+    one, other = (draw.choice([name for name in entries if name != "__metadata__"]) for _ in "12")
+    kind = draw.randrange(4)
+    if kind == 0:
+        entries[one], entries[other] = entries[other], entries[one]
+    elif kind == 1:
+        entries[one]["data_offsets"] = entries[other]["data_offsets"]
+    elif kind == 2:
+        entries[one]["shape"] = entries[one]["shape"][::-1]
+    else:
+        entries[one]["dtype"] = draw.choice(("F16", "BF16", "I16", "F32", "I32", "U16", "F8_E4M3"))
+    return json.dumps(entries).encode()
 
 
 def mutate_bytes(data: bytes, draw: Random) -> bytes:
@@ -213,7 +229,9 @@ BYTES: tuple[Callable[[bytearray, Random], None], ...] = (_flip, _flip, _overwri
 def _set(lines: list[str], chosen: int, draw: Random) -> list[str]:
     line = lines[chosen]
     sign = "=" if "=" in line else ":"
-    value = str(draw.choice((*NUMBERS, *WORDS, "[1, 2]", "{a: 1}", "0x10", "1_0", "~", "*a", "&a 1")))
+    value = str(
+        draw.choice((*NUMBERS, *WORDS, "[1, 2]", "{a: 1}", "0x10", "1_0", "~", "*a", "&a 1"))
+    )
     return [*lines[:chosen], f"{line.split(sign)[0]}{sign} {value[:4000]}", *lines[chosen + 1 :]]
 
 
@@ -222,7 +240,9 @@ def _numeric(lines: list[str], chosen: int, draw: Random) -> list[str]:
     line = lines[chosen]
     sign = "=" if "=" in line else ":"
     key, _, value = line.partition(sign)
-    near = draw.choice((f"{value.strip()}0", f"-{value.strip()}", f"{value.strip()}.5", "1", "2", "64"))
+    near = draw.choice(
+        (f"{value.strip()}0", f"-{value.strip()}", f"{value.strip()}.5", "1", "2", "64")
+    )
     return [*lines[:chosen], f"{key}{sign} {near}", *lines[chosen + 1 :]]
 
 
@@ -243,8 +263,9 @@ def _swap(lines: list[str], chosen: int, draw: Random) -> list[str]:
 
 def _strange(lines: list[str], chosen: int, draw: Random) -> list[str]:
     line = draw.choice(
-        ("- " * 900 + "x", "[" * 5000, "x: " * 50, "a: &a [1]", "<<: *a", "\t", "!!python/name:os.x",
-         "[llama]", "---", "? x", " " * 3000 + "x", "[DEFAULT]", "2001-99-99: 1", "%(x)s = 1")
+        ("- " * 900 + "x", "[" * 5000, "x: " * 50, "a: &a [1]", "<<: *a", "\t",
+         "!!python/name:os.x", "[llama]", "---", "? x", " " * 3000 + "x", "[DEFAULT]",
+         "2001-99-99: 1", "%(x)s = 1")
     )  # fmt: skip
     return [*lines[:chosen], line, *lines[chosen:]]
 

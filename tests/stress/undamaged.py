@@ -42,6 +42,7 @@ SERVED: dict[str, Any] = {
     "intermediate_size": 256,
     "num_attention_heads": 2,
     "head_dim": 128,
+    "num_hidden_layers": 1,
     "tokenizer": False,
 }
 SYMMETRIC = QuantSpec(4, 32, symmetric=True)
@@ -67,7 +68,7 @@ def write_inputs(home: Path) -> None:
         _with_tokenizer(save_tiny(family, home / family, **SIZES, **HEADS[family]))
     _with_tokenizer(save_tiny("llama", home / "sharded", max_shard_size="60KB", **SIZES))
     for name, code in CODED.items():
-        code(_with_tokenizer(save_tiny("llama", home / name, **SIZES)))
+        code(_with_tokenizer(save_tiny("llama", home / name, num_hidden_layers=1, **SIZES)))
     _workspaces(home)
     _statistics(home / "statistics")
     _texts(home / "texts")
@@ -91,7 +92,7 @@ def _workspaces(home: Path) -> None:
     plain = _with_tokenizer(save_tiny("llama", home / "served", **SERVED))
     awq = _with_tokenizer(save_tiny("llama", home / "served-awq", **SERVED))
     quantize_folder(awq, QuantSpec(4, 128))
-    ranges, cache = random_ranges(), CacheSpec(8, granularity="tensor")
+    ranges, cache = random_ranges(1), CacheSpec(8, granularity="tensor")
     fine = CacheSpec(8, granularity="head")
     for target, source, version, tp, spec in (
         ("ini", plain, "0.3", 2, cache), ("ini-int4", awq, "0.5", 1, fine),

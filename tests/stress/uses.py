@@ -81,7 +81,7 @@ def _converted(source: ModelSource) -> None:
     read_config(write_config(plan.config, plan.dialect), plan.dialect.layout)
     mapped = replace(plan.folder, checkpoint=MappedCheckpoint(source.folder))
     files = WeightFiles(mapped, plan.config)
-    found = {name: data for name, data in files.outer()}
+    found = dict(files.outer())
     for layer in range(plan.config.layers):
         found |= dict(files.layer(layer))
     sizes = {name: data.numel() * data.element_size() for name, data in found.items()}
