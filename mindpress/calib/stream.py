@@ -223,6 +223,13 @@ def _decoder_on_meta(source: ModelFolder) -> Any:
             f"{source.folder / 'config.json'}: transformers refuses it: {error}",
             hint="correct the value, or download the file again",
         ) from None
+    wanted = source.architecture.runs_as or source.architecture.hf_class
+    if type(model).__name__ != wanted:
+        raise InputError(
+            f"{source.folder / 'config.json'}: `model_type` is that of {type(model).__name__},"
+            f" `architectures` names {wanted}",
+            hint="correct `model_type`, or download the file again",
+        )
     return model.get_decoder().eval()
 
 
