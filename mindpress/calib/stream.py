@@ -21,6 +21,7 @@ from mindpress.formats.finite import check_finite
 from mindpress.formats.fusion import fuse
 from mindpress.formats.quantized import QuantizedWeight
 from mindpress.models.description import Architecture, Role
+from mindpress.models.llama import LLAMA
 from mindpress.models.registry import describe
 from mindpress.models.shape import ModelShape
 from mindpress.models.tensors import block_tensors
@@ -208,6 +209,7 @@ def _floats(weight: Tensor | QuantizedWeight) -> Tensor:
 
 def _decoder_on_meta(source: ModelFolder) -> Any:
     """The decoder of the transformers class, without weights. InputError when it wants none."""
+    import transformers
     from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
     from transformers.initialization import no_init_weights
 
@@ -223,11 +225,12 @@ def _decoder_on_meta(source: ModelFolder) -> Any:
             f"{source.folder / 'config.json'}: transformers refuses it: {error}",
             hint="correct the value, or download the file again",
         ) from None
-    wanted = source.architecture.runs_as or source.architecture.hf_class
-    if type(model).__name__ != wanted:
+    named, found = source.architecture.hf_class, type(model).__name__
+    # InternLM3 is no class of transformers, which runs it as Llama.
+    if found != (named if hasattr(transformers, named) else LLAMA.hf_class):
         raise InputError(
-            f"{source.folder / 'config.json'}: `model_type` is that of {type(model).__name__},"
-            f" `architectures` names {wanted}",
+            f"{source.folder / 'config.json'}: `model_type` is that of {found},"
+            f" `architectures` names {named}",
             hint="correct `model_type`, or download the file again",
         )
     return model.get_decoder().eval()
