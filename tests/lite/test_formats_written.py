@@ -215,6 +215,14 @@ def test_fused_linears_and_biases_go_into_every_format(tmp_path, family):
             assert (linear.bias is None) == (other.bias is None)
 
 
+def test_a_bfloat16_model_with_biases_is_read_back_from_every_format(tmp_path):
+    """Scales of AWQ and GPTQ are float16 whatever the model is."""
+    model = save_tiny("qwen2", tmp_path / "model", num_hidden_layers=1, dtype=torch.bfloat16)
+    for form in ("awq", "gptq", "compressed-tensors"):
+        asked = recipe(model, format=form, symmetric=True)
+        assert open_folder(quantize_model(asked, tmp_path / form).target).coded
+
+
 def test_outputs_that_do_not_fill_words_are_left_or_refused_by_gptq(tmp_path):
     model = save_tiny("llama", tmp_path / "model", intermediate_size=144, num_hidden_layers=1)
     plan = plan_quantization(recipe(model, bits=3, group_size=16))
