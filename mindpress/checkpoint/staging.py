@@ -23,6 +23,7 @@ from typing import Literal, TypeVar
 from mindpress.checkpoint.disk import disk_errors, sync, sync_tree
 from mindpress.checkpoint.locking import locked
 from mindpress.checkpoint.manifest import build_manifest, write_manifest
+from mindpress.checkpoint.replacing import remove_unfinished
 from mindpress.errors import ConfigError, InputError, ResourceError
 
 Kind = Literal["model", "workspace", "statistics", "validation"]
@@ -114,6 +115,7 @@ class StagedFolder:
         """
         check_target(self.target, self._kind, overwrite=self._overwrite)
         with disk_errors(self.target):
+            remove_unfinished(self.path)
             write_manifest(self.path, build_manifest(self.path, known))
             sync_tree(self.path)
             self._replace()

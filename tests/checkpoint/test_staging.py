@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mindpress.checkpoint.manifest import NAME
+from mindpress.checkpoint.manifest import NAME, load_manifest
 from mindpress.checkpoint.staging import (
     StagedFolder,
     check_not_inside,
@@ -109,6 +109,15 @@ def test_a_run_killed_while_it_replaces_the_old_output_is_finished(model, tmp_pa
             StagedFolder(model, "model", resumable=True).__enter__()
     assert (model / "config.json").read_text() == "new"
     assert names(tmp_path) == {"out", "out/config.json", "out/report.json"}
+
+
+def test_a_run_killed_while_it_writes_the_manifest_leaves_nothing_of_it(tmp_path):
+    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
+        (staged.path / f".{NAME}.new").write_text("{half")
+    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
+        staged.commit()
+    assert load_manifest(tmp_path / "out") == {}
+    assert names(tmp_path) == {"out"}
 
 
 def test_what_a_run_killed_after_its_renames_left_is_deleted(model, tmp_path):

@@ -14,15 +14,17 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.stress.commands import COMMANDS, Inputs, contents, make_inputs, temporaries
 from tests.stress.disk_calls import Fault, load
 from tests.stress.forked import Ended, ForkedCommands
 from tests.stress.saved import save
 
-DEFAULT = ("auto-awq nearest", "calibrate", "convert")
+DEFAULT = ("convert", "auto-awq nearest", "calibrate")
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 FULL_EVERY = 10
 DONE, NO_RESOURCE = 0, 4
@@ -99,20 +101,18 @@ def _error(number: int) -> int:
     return ERRORS[number % len(ERRORS)]
 
 
-def run(names: list[str], every: int, first: int, folder: Path) -> dict[str, Tally]:
+def run(names: list[str], every: int, first: int, folder: Path) -> Iterator[tuple[str, Tally]]:
     """Every call, or one of so many, of these commands."""
     forked = ForkedCommands(folder)
     inputs = make_inputs(folder, lambda arguments: _must(forked, arguments, folder))
     room = folder / "rooms"
     room.mkdir()
-    found = {}
     for name in names:
         trials = FailingWrites(name, inputs, forked, room)
         for number in range(first, trials.tally.calls + 1, every):
             trials.trial(number)
-        found[name] = trials.tally
         print(f"{name}: {trials.tally}", flush=True)  # noqa: T201
-    return found
+        yield name, trials.tally
 
 
 def _must(forked: ForkedCommands, arguments: list[str], folder: Path) -> None:
@@ -130,11 +130,21 @@ def main() -> None:
     given = parser.parse_args()
     load()
     folder = Path(tempfile.mkdtemp(prefix="mindpress-writes-"))
+    found: dict[str, Tally] = {}
     try:
-        found = run(given.command or list(DEFAULT), given.every, given.first, folder)
+        for name, tally in run(given.command or list(DEFAULT), given.every, given.first, folder):
+            found[name] = tally
+            if given.save:  # also when the rest is never measured
+                save("failing_write", figures(found))
     finally:
         shutil.rmtree(folder)
-    figures = {
+    print(json.dumps(figures(found), indent=2))  # noqa: T201
+    sys.exit(any(tally.faults for tally in found.values()))
+
+
+def figures(found: dict[str, Tally]) -> dict[str, Any]:
+    """What is saved."""
+    return {
         "calls_that_failed": sum(tally.injected for tally in found.values()),
         "accepted_partial_outputs": sum(t.accepted_partial_outputs for t in found.values()),
         "faults": [fault for tally in found.values() for fault in tally.faults],
@@ -143,10 +153,6 @@ def main() -> None:
             for name, tally in found.items()
         },
     }
-    print(json.dumps(figures, indent=2))  # noqa: T201
-    if given.save:
-        save("failing_write", figures)
-    sys.exit(bool(figures["faults"]))
 
 
 if __name__ == "__main__":
