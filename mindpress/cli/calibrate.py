@@ -178,6 +178,7 @@ def show_plan(
             "linears of each layer": len(header.linears) or "none, keys and values only",
             "calibration": f"{header.samples} samples of {header.length} tokens",
             "size": size(request.nbytes),
+            "peak memory": f"at most {size(request.peak_memory)} above the bare process",
             "workspace": workspace,
         }
     )

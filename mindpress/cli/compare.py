@@ -11,6 +11,7 @@ from mindpress.cli.options import (
     AfreshOpt,
     DeviceOpt,
     DownloadDirOpt,
+    DryRunOpt,
     JsonOpt,
     KernelsOpt,
     QuietOpt,
@@ -19,7 +20,7 @@ from mindpress.cli.options import (
     TrustOpt,
 )
 from mindpress.cli.progress import Progress
-from mindpress.cli.validate import DatasetsOpt, LengthOpt, LimitOpt
+from mindpress.cli.validate import DatasetsOpt, LengthOpt, LimitOpt, show_plan
 from mindpress.engine.compare_settings import Comparison
 from mindpress.report.numbers import counted, duration, number, percent, size
 
@@ -64,6 +65,7 @@ def compare(
     kernels: KernelsOpt = "auto",
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
+    dry_run: DryRunOpt = False,
     overwrite: AfreshOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -75,6 +77,7 @@ def compare(
     predictions are computed again for each. Shows a table and saves a page.
     """
     from mindpress.engine.compare import compare as compare_models
+    from mindpress.engine.compare import plan_comparison
 
     chosen = {"datasets": tuple(dataset)} if dataset else {}
     settings = Comparison(
@@ -93,6 +96,11 @@ def compare(
         **chosen,
     )
     console = Console(as_json=json, quiet=quiet)
+    if dry_run:
+        with Progress(console) as listener:
+            plan = plan_comparison(settings, listener)
+        show_plan(plan, output, console)
+        return
     with Progress(console) as listener:
         report = compare_models(settings, listener)
     console.result(report.as_dict())

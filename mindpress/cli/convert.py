@@ -149,6 +149,7 @@ def show_plan(settings: Conversion, request: CacheRequest, console: Console) -> 
             "weights": plan.config.weight_type,
             "cache": cache_words(request.spec),
             "size": f"{size(plan.bytes)} in {len(plan.files)} files of weights",
+            "peak memory": f"at most {size(plan.peak_memory)} above the bare process",
         }
     )
     for note in plan.notes:

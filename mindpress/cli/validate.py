@@ -10,6 +10,7 @@ from mindpress.cli.options import (
     AfreshOpt,
     DeviceOpt,
     DownloadDirOpt,
+    DryRunOpt,
     JsonOpt,
     KernelsOpt,
     PathArg,
@@ -26,6 +27,7 @@ from mindpress.engine.settings import Validation
 from mindpress.report.numbers import counted, duration, number, percent, size
 
 if TYPE_CHECKING:
+    from mindpress.engine.validation_plan import ValidationPlan
     from mindpress.engine.validation_report import ModelFigures, ValidationReport
 
 AgainstOpt = Annotated[
@@ -73,6 +75,7 @@ def validate(
     revision: RevisionOpt = None,
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
+    dry_run: DryRunOpt = False,
     overwrite: AfreshOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
@@ -83,6 +86,7 @@ def validate(
     original's (mean KL divergence, same top token). Shows a table and saves a page.
     """
     from mindpress.checkpoint.writer import parse_size
+    from mindpress.engine.validate import plan_validation
     from mindpress.engine.validate import validate as validate_model
 
     chosen = {"datasets": tuple(dataset)} if dataset else {}
@@ -106,10 +110,32 @@ def validate(
         **chosen,
     )
     console = Console(as_json=json, quiet=quiet)
+    if dry_run:
+        with Progress(console) as listener:
+            plan = plan_validation(settings, listener)
+        show_plan(plan, output, console)
+        return
     with Progress(console) as listener:
         report = validate_model(settings, listener)
     console.result(report.as_dict())
     show(report, console)
+
+
+def show_plan(plan: "ValidationPlan", output: Path, console: Console) -> None:
+    """What would be measured."""
+    console.result(plan.as_dict())
+    console.heading(f"Plan: {', '.join(plan.models)} -> {output}; nothing was written")
+    texts = [
+        f"{t.dataset}, {counted(t.windows, 'window')} of {t.length} tokens" for t in plan.texts
+    ]
+    console.pairs(
+        {
+            "against": plan.against,
+            "texts": "; ".join(texts),
+            "device": plan.device,
+            "peak memory": f"at most {size(plan.peak_memory_bytes)} above the bare process",
+        }
+    )
 
 
 def show(report: "ValidationReport", console: Console) -> None:

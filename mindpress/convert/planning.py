@@ -18,6 +18,7 @@ from mindpress.convert.fitting import (
     padded_inner,
     readers_of,
 )
+from mindpress.convert.memory import conversion_bytes
 from mindpress.convert.settings import TENSOR_PARALLEL, VERSIONS, Conversion
 from mindpress.convert.tokens import special_ids, tokenizer_files
 from mindpress.errors import ConfigError, InputError
@@ -63,6 +64,11 @@ class ConversionPlan:
         """Bytes of all weight files."""
         return sum(self.files.values())
 
+    @property
+    def peak_memory(self) -> int:
+        """A bound in bytes on what the conversion adds to the bare process."""
+        return conversion_bytes(self.folder, self.config)
+
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON."""
         return {
@@ -77,6 +83,7 @@ class ConversionPlan:
             "layers": self.config.layers,
             "files": len(self.files),
             "bytes": self.bytes,
+            "peak_memory_bytes": self.peak_memory,
             "cache": asdict(self.cache) if self.cache else None,
             "notes": [note.text for note in self.notes],
         }

@@ -21,6 +21,7 @@ from mindpress.engine.kept import Kept, kept_beside
 from mindpress.engine.loader import choose_dtype
 from mindpress.engine.machine import device_name, versions
 from mindpress.engine.report_files import check_output, plain
+from mindpress.engine.validation_plan import ValidationPlan, plan_of
 from mindpress.engine.validation_steps import (
     Subject,
     Text,
@@ -47,13 +48,7 @@ def compare(settings: Comparison, listener: Listener = ignore) -> CompareReport:
     """
     begun = time.perf_counter()
     notes, say = noting(listener)
-    check_output(settings.output)
-    choose_dtype(settings.dtype, "float32", choose_device(settings.device))
-    original = open_subject(settings.against, settings.original)
-    models = [open_subject(path, settings.validation(path)) for path in settings.paths]
-    for model in models:
-        check_same_vocabulary(model, original)
-    texts = read_texts(settings.original, [original, *models], say)
+    original, models, texts = _checked(settings, say)
     run = run_fingerprint(settings, [original, *models], texts)
     with kept_beside(
         settings.output, "comparison", run, listener, overwrite=settings.overwrite
@@ -80,6 +75,24 @@ def compare(settings: Comparison, listener: Listener = ignore) -> CompareReport:
         )
         save(report, compare_page(report), settings.output)
     return report
+
+
+def plan_comparison(settings: Comparison, listener: Listener = ignore) -> ValidationPlan:
+    """What `compare` would do, checked as it checks it; reads no weights, writes nothing."""
+    notes, say = noting(listener)
+    original, models, texts = _checked(settings, say)
+    return plan_of(settings.original.engine, models, original, texts, notes, caches=False)
+
+
+def _checked(settings: Comparison, say: Listener) -> tuple[Subject, list[Subject], list[Text]]:
+    """The original, the models, and the texts."""
+    check_output(settings.output)
+    choose_dtype(settings.dtype, "float32", choose_device(settings.device))
+    original = open_subject(settings.against, settings.original)
+    models = [open_subject(path, settings.validation(path)) for path in settings.paths]
+    for model in models:
+        check_same_vocabulary(model, original)
+    return original, models, read_texts(settings.original, [original, *models], say)
 
 
 @dataclass(frozen=True, slots=True)

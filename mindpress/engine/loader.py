@@ -106,11 +106,7 @@ def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype:
 
 def check_memory(source: ModelSource, place: Placement) -> None:
     """Refuse a model whose weights do not fit into the memory that is free now."""
-    device, dtype = place.device, place.dtype
-    tensors = all_tensors(source.architecture, source.shape).values()
-    need = sum(torch.Size(size).numel() for size in tensors) * dtype.itemsize - _saved(
-        source, place
-    )
+    device, dtype, need = place.device, place.dtype, needed_bytes(source, place)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
     if need > free:
         raise ResourceError(
@@ -118,6 +114,13 @@ def check_memory(source: ModelSource, place: Placement) -> None:
             f" {free / 2**30:.1f} GiB of memory are free",
             hint=_smaller(source, dtype),
         )
+
+
+def needed_bytes(source: ModelSource, place: Placement) -> int:
+    """Bytes of all weights of a source in memory."""
+    tensors = all_tensors(source.architecture, source.shape).values()
+    dense = sum(torch.Size(size).numel() for size in tensors) * place.dtype.itemsize
+    return dense - _saved(source, place)
 
 
 def _smaller(source: ModelSource, dtype: torch.dtype) -> str | None:

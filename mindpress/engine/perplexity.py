@@ -14,6 +14,7 @@ from mindpress.engine.decoder import Decoder
 from mindpress.engine.kept import Kept
 from mindpress.errors import NumericError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
+from mindpress.models.shape import ModelShape
 
 # Windows of one forward hold about this many tokens.
 TOKENS_AT_ONCE = 2048
@@ -22,6 +23,9 @@ TOKENS_AT_ONCE = 2048
 # allocator to use the same pages again.
 LOGITS_AT_ONCE = 2**21
 FEWEST_POSITIONS = 64
+# Of each of these elements, with float64 copies and those of another model where it is compared.
+LOGIT_BYTES, LOGIT_BYTES_COMPARED = 16, 80
+FLOAT32_BYTES = 4
 
 Windows = Int64[Tensor, "windows length"]
 
@@ -118,6 +122,18 @@ def score_windows(
         listener(Advanced(sums.windows, figures={"perplexity": perplexity}))
     listener(Finished(time.perf_counter() - begun))
     return sums.score(compared=other is not None)
+
+
+def scoring_bytes(shape: ModelShape, windows: Windows, *, compared: bool) -> int:
+    """A bound on the memory of `score_windows` beside the models: activations of a forward and,
+    where caches are compared, its keys and values; then logits with their copies.
+    """
+    tokens = windows[: max(1, TOKENS_AT_ONCE // windows.shape[1])].numel()
+    forward = tokens * (4 * shape.hidden + 4 * shape.inner)
+    cache = tokens * 2 * shape.kv_heads * shape.head_dim * shape.layers
+    positions = min(tokens, max(FEWEST_POSITIONS, LOGITS_AT_ONCE // shape.vocab))
+    logits = positions * shape.vocab * (LOGIT_BYTES_COMPARED if compared else LOGIT_BYTES)
+    return FLOAT32_BYTES * (forward + cache) + logits
 
 
 def _summed(decoder: Decoder, windows: Windows, other: Decoder | None) -> _Sums:

@@ -15,6 +15,7 @@ from mindpress.engine.perplexity import Score, Windows, score_windows
 from mindpress.engine.report_files import check_output
 from mindpress.engine.settings import Validation
 from mindpress.engine.validation_page import validation_page
+from mindpress.engine.validation_plan import ValidationPlan, plan_of
 from mindpress.engine.validation_report import ValidationReport, save
 from mindpress.engine.validation_steps import (
     Subject,
@@ -41,14 +42,8 @@ def validate(settings: Validation, listener: Listener = ignore) -> ValidationRep
     """
     begun = time.perf_counter()
     notes, say = noting(listener)
-    check_output(settings.output)
-    choose_dtype(settings.dtype, "float32", choose_device(settings.device))
-    model = open_subject(settings.path, settings, settings.revision)
-    original = None if settings.against is None else open_subject(settings.against, settings)
-    if original:
-        check_same_vocabulary(model, original)
+    model, original, texts = _checked(settings, say)
     subjects = [model, *([original] if original else [])]
-    texts = read_texts(settings, subjects, say)
     run = run_fingerprint(settings, subjects, texts)
     with kept_beside(
         settings.output, "validation", run, listener, overwrite=settings.overwrite
@@ -58,6 +53,24 @@ def validate(settings: Validation, listener: Listener = ignore) -> ValidationRep
         report = replace(report, seconds=seconds, notes=tuple(notes))
         save(report, validation_page(report), settings.output)
     return report
+
+
+def plan_validation(settings: Validation, listener: Listener = ignore) -> ValidationPlan:
+    """What `validate` would do, checked as it checks it; reads no weights, writes nothing."""
+    notes, say = noting(listener)
+    model, original, texts = _checked(settings, say)
+    return plan_of(settings.engine, [model], original, texts, notes, caches=settings.caches)
+
+
+def _checked(settings: Validation, say: Listener) -> tuple[Subject, Subject | None, list[Text]]:
+    """The model, the original, and the texts."""
+    check_output(settings.output)
+    choose_dtype(settings.dtype, "float32", choose_device(settings.device))
+    model = open_subject(settings.path, settings, settings.revision)
+    original = None if settings.against is None else open_subject(settings.against, settings)
+    if original:
+        check_same_vocabulary(model, original)
+    return model, original, read_texts(settings, [model, *([original] if original else [])], say)
 
 
 def _measured(

@@ -18,7 +18,7 @@ from mindpress.events import Listener, Note, ignore
 from mindpress.lite.calibration import CalibrationRun
 from mindpress.lite.inputs import Tokens, draw_tokens, hidden_bytes
 from mindpress.models.registry import describe
-from mindpress.models.tensors import linear_shape
+from mindpress.models.tensors import block_tensors, linear_shape
 from mindpress.sources.folder import ModelFolder, open_folder
 from mindpress.sources.opening import is_workspace
 
@@ -36,11 +36,25 @@ class CalibrationRequest:
     device: torch.device
     tokens: Tokens
     header: StatisticsHeader
+    batch_size: int
 
     @property
     def nbytes(self) -> int:
         """What the statistics take on disk."""
         return torch.float32.itemsize * sum(map(prod, self.header.shapes().values()))
+
+    @property
+    def peak_memory(self) -> int:
+        """A bound in bytes on what the run adds to the bare process: one block in float32, one of
+        its linears, a batch of activations with what is counted of them, and the hidden states.
+        """
+        shape, architecture = self.source.shape, self.source.architecture
+        shapes = [prod(size) for size in block_tensors(architecture, shape).values()]
+        activations = 3 * shape.hidden + 5 * shape.inner + 2 * shape.heads * shape.head_dim
+        batch = min(self.batch_size, self.header.samples) * self.header.length * activations
+        block = torch.float32.itemsize * (sum(shapes) + max(shapes) + batch)
+        table = shape.vocab * shape.hidden * self.source.embedding_type.itemsize
+        return max(block, table) + hidden_bytes(self.source, self.tokens)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--dry-run --json`."""
@@ -55,6 +69,7 @@ class CalibrationRequest:
             "samples": header.samples,
             "calibration_length": header.length,
             "bytes": self.nbytes,
+            "peak_memory_bytes": self.peak_memory,
         }
 
 
@@ -94,7 +109,9 @@ def check_calibration(
                       f" {length} is used", "warning"))  # fmt: skip
     trust = run.trust_remote_code
     tokens = draw_tokens(source, wanted, length, listener, trust_remote_code=trust)
-    request = CalibrationRequest(source, device, tokens, _header(run, source, length))
+    request = CalibrationRequest(
+        source, device, tokens, _header(run, source, length), wanted.batch_size
+    )
     check_space(target, request.nbytes + hidden_bytes(source, tokens))
     return request
 

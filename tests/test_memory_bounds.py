@@ -1,0 +1,96 @@
+"""What a command says it will take is what it takes at most, and not far from it.
+
+Each is measured in a process of its own on a model whose weights are larger than all else.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from mindpress.convert.planning import plan_conversion
+from mindpress.convert.settings import Conversion
+from mindpress.engine.settings import Validation
+from mindpress.engine.validate import plan_validation
+from mindpress.lite.calibration import CalibrationRun
+from mindpress.lite.calibration_plan import check_calibration
+from mindpress.lite.plan import plan_quantization
+from mindpress.lite.recipe import Calibration, Recipe
+from tests.peak_of import peak_of, write_models
+
+# A bound that is further off than this says nothing.
+MOST_TIMES = 2.0
+SEEN = Calibration("excerpt", 8, 256, batch_size=2)
+
+QUANTIZE = """
+from mindpress.lite.quantize import quantize_model
+from mindpress.lite.recipe import Calibration, Recipe
+def do(model, target, length):
+    calibration = Calibration("excerpt", 8, length, batch_size=2)
+    recipe = Recipe(str(model), group_size=64, rounding="{}", calibration=calibration)
+    quantize_model(recipe, target)
+"""
+CALIBRATE = """
+from mindpress.lite.calibrate import calibrate_model
+from mindpress.lite.calibration import CalibrationRun
+from mindpress.lite.recipe import Calibration
+def do(model, target, length):
+    calibration = Calibration("excerpt", 8, length, batch_size=2)
+    calibrate_model(CalibrationRun(str(model), calibration=calibration), target)
+"""
+CONVERT = """
+from mindpress.convert.convert import convert_model
+from mindpress.convert.settings import Conversion
+def do(model, target, length):
+    convert_model(Conversion(str(model), target))
+"""
+VALIDATE = """
+from mindpress.engine.settings import Validation
+from mindpress.engine.validate import validate
+def do(model, target, length):
+    validate(Validation(str(model), {}, ("excerpt",), length, 2, "cpu", output=target))
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+def quantization(rounding):
+    def bound(model, target):
+        recipe = Recipe(str(model), group_size=64, rounding=rounding, calibration=SEEN)
+        return plan_quantization(recipe).peak_memory
+
+    return bound
+
+
+def calibration(model, target):
+    return check_calibration(CalibrationRun(str(model), calibration=SEEN), target).peak_memory
+
+
+def conversion(model, target):
+    return plan_conversion(Conversion(str(model), target)).peak_memory
+
+
+def validation(beside):
+    def bound(model, target):
+        against = str(model) if beside else None
+        asked = Validation(str(model), against, ("excerpt",), 256, 2, "cpu", output=target)
+        return plan_validation(asked).peak_memory_bytes
+
+    return bound
+
+
+@pytest.mark.parametrize(("work", "bound"), [
+    pytest.param(QUANTIZE.format("nearest"), quantization("nearest"), id="auto-awq nearest"),
+    pytest.param(QUANTIZE.format("compensated"), quantization("compensated"), id="auto-awq"),
+    pytest.param(CALIBRATE, calibration, id="calibrate"),
+    pytest.param(CONVERT, conversion, id="convert"),
+    pytest.param(VALIDATE.format("None"), validation(False), id="validate"),
+    pytest.param(VALIDATE.format("str(model)"), validation(True), id="validate --against"),
+])  # fmt: skip
+def test_the_peak_is_within_the_bound(models, tmp_path: Path, work, bound):
+    said = bound(models[1], tmp_path / "out")
+    taken = peak_of(work, models, tmp_path)
+    assert taken <= said, f"{taken / 2**20:.0f} MiB taken, {said / 2**20:.0f} said"
+    assert said <= MOST_TIMES * taken, f"{taken / 2**20:.0f} MiB taken, {said / 2**20:.0f} said"
