@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tests.tiny_awq import random_weight
-from tests.tiny_models import edit_config
 
 from mindpress.formats.compressed_tensors import CompressedLayout
 from mindpress.formats.gptq import GptqLayout
 from mindpress.formats.quantized import QuantizedWeight, QuantSpec
+from tests.tiny_awq import random_weight
+from tests.tiny_models import edit_config
 
 Weights = dict[str, QuantizedWeight]
 

@@ -26,6 +26,7 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
           "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}  # fmt: skip
 NAMED_IN_ERRORS = 5
+AGAIN = "download the file again"
 HALVES = (torch.float16, torch.bfloat16)
 FLOATS = (*HALVES, torch.float32)
 # Beside these the Hub's repositories often hold the same weights again under other names.
@@ -59,7 +60,7 @@ class Checkpoint:
         for file, shard in self._shards.items():
             for name in shard.keys():  # noqa: SIM118 - a safe_open is no mapping
                 if name in self.tensors:
-                    raise InputError(f"{file}: tensor `{name}` stands in two shards")
+                    raise InputError(f"{file}: tensor `{name}` stands in two shards", hint=AGAIN)
                 self.tensors[name] = _info(file, shard, name)
         self._check_index()
 
@@ -76,7 +77,7 @@ class Checkpoint:
         try:
             return self._shards[self.tensors[name].file].get_tensor(name)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{self.tensors[name].file}: `{name}`: {error}") from None
+            raise InputError(f"{self.tensors[name].file}: `{name}`: {error}", hint=AGAIN) from None
 
     def _check_index(self) -> None:
         """Every tensor that the index promises is there."""
@@ -107,7 +108,10 @@ def check_tensors(
                 hint="config.json and the weights are of different models",
             )
         if info.dtype not in FLOATS:
-            raise InputError(f"{info.file}: `{name}` is {info.dtype}, expected 16 or 32-bit floats")
+            raise InputError(
+                f"{info.file}: `{name}` is {info.dtype}, expected 16 or 32-bit floats",
+                hint="save the model in 16-bit floats first",
+            )
     refuse_mixed(checkpoint, expected)
 
 
@@ -146,16 +150,16 @@ def read_json(file: Path) -> dict[str, Any]:
         if not S_ISREG(found.st_mode):  # a pipe or a device would be read without an end
             raise InputError(f"{file}: is no file", hint="copy the file here")
         if found.st_size > MOST_JSON_BYTES:
-            raise InputError(f"{file}: larger than {MOST_JSON_BYTES >> 20} MiB")
+            raise InputError(f"{file}: larger than {MOST_JSON_BYTES >> 20} MiB", hint=AGAIN)
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{file}: no such file", hint="is this a model folder?") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not readable as JSON: {error}") from None
+        raise InputError(f"{file}: not readable as JSON: {error}", hint=AGAIN) from None
     if not isinstance(value, dict):
-        raise InputError(f"{file}: holds a {type(value).__name__}, expected an object")
+        raise InputError(f"{file}: holds a {type(value).__name__}, expected an object", hint=AGAIN)
     if _is_deeper(value, DEEPEST_JSON):
-        raise InputError(f"{file}: nested more than {DEEPEST_JSON} levels deep")
+        raise InputError(f"{file}: nested more than {DEEPEST_JSON} levels deep", hint=AGAIN)
     return value
 
 
@@ -201,9 +205,9 @@ def _indexed(index: Path) -> list[str]:
     if not isinstance(weight_map, dict) or not all(
         isinstance(name, str) and isinstance(file, str) for name, file in weight_map.items()
     ):
-        raise InputError(f"{index}: `weight_map` is not a map from tensors to files")
+        raise InputError(f"{index}: `weight_map` is not a map from tensors to files", hint=AGAIN)
     if not weight_map:
-        raise InputError(f"{index}: `weight_map` is empty", hint="download the file again")
+        raise InputError(f"{index}: `weight_map` is empty", hint=AGAIN)
     return sorted(set(weight_map.values()))
 
 
@@ -211,7 +215,7 @@ def _confined(folder: Path, name: str) -> Path:
     """The shard `name`, which may not leave the folder (but for links into the Hub's cache)."""
     file = folder / name
     if Path(name).name != name:
-        raise InputError(f"{folder / INDEX}: `{name}` leaves the folder")
+        raise InputError(f"{folder / INDEX}: `{name}` leaves the folder", hint=AGAIN)
     if not _is_file(file):
         raise InputError(f"{file}: the shard is missing", hint="download the model again")
     home, real = folder.resolve(), file.resolve()
@@ -235,14 +239,12 @@ def _open(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt", backend="pread")
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{file}: truncated or damaged: {error}", hint="download the file again"
-        ) from None
+        raise InputError(f"{file}: truncated or damaged: {error}", hint=AGAIN) from None
 
 
 def _info(file: Path, shard: Any, name: str) -> TensorInfo:
     header = shard.get_slice(name)
     kind = header.get_dtype()
     if kind not in DTYPES:
-        raise InputError(f"{file}: `{name}` has type {kind}, which is not known")
+        raise InputError(f"{file}: `{name}` has type {kind}, which is not known", hint=AGAIN)
     return TensorInfo(tuple(header.get_shape()), DTYPES[kind], file)

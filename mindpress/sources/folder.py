@@ -145,7 +145,8 @@ def open_folder(folder: Path) -> ModelFolder:
         layout = None if quantization is None else read_layout(quantization)
         activations = None if quantization is None else read_activations(quantization)
     except InputError as error:  # which folder, where a command reads two
-        raise type(error)(f"{folder}: {error}", hint=error.hint) from None
+        hint = error.hint or "correct config.json, or download it again"
+        raise type(error)(f"{folder}: {error}", hint=hint) from None
     checkpoint = open_checkpoint(folder)
     check_sizes(folder)
     if layout is None:

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from mindpress.calib.stream import BlockStream
-from mindpress.errors import NumericError
+from mindpress.errors import InputError, NumericError
 from mindpress.sources.folder import open_folder
-from tests.tiny_models import FAMILIES, save_tiny, tiny_model
+from tests.tiny_models import FAMILIES, edit_config, save_tiny, tiny_model
 
 CPU = torch.device("cpu")
 
@@ -48,3 +48,19 @@ def test_a_weight_that_is_not_a_number_is_named(tmp_path):
     stream = BlockStream(open_folder(folder), CPU, torch.float32)
     with pytest.raises(NumericError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
         stream.block(1).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"attention_dropout": {}}, "transformers refuses it.*attention_dropout"),
+        ({"pad_token_id": 10**6}, "transformers refuses it"),
+        ({"model_type": "mistral"}, "is that of MistralForCausalLM, `architectures` names Llama"),
+        ({"model_type": "unheard"}, "transformers refuses it"),
+    ],
+)
+def test_a_config_that_transformers_reads_otherwise_is_refused(tmp_path, changes, named):
+    folder = save_tiny("llama", tmp_path / "m")
+    edit_config(folder, **changes)
+    with pytest.raises(InputError, match=named):
+        BlockStream(open_folder(folder), CPU, torch.float32)

@@ -82,3 +82,23 @@ def test_what_goes_with_a_model(folder, tmp_path):
 def test_a_place_that_takes_no_files(folder):
     with pytest.raises(ResourceError, match=r"cannot write /proc/tokenizer\.json"):
         copy_companions(folder, Path("/proc"))
+
+
+@pytest.mark.parametrize("change", [{"model_max_length": "512"}, {"model_max_length": [1]}])
+def test_a_tokenizer_that_only_fails_when_it_is_used(folder, change):
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(InputError, match="the tokenizer cannot be read"):
+        load_tokenizer(folder)
+
+
+def test_a_panic_of_the_library_is_a_damaged_tokenizer(folder, monkeypatch):
+    """What its Rust code raises is no Exception, so that nobody catches it by mistake."""
+    panic = type("PanicException", (BaseException,), {})
+
+    def fail(*_, **__):
+        raise panic("index out of bounds")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fail)
+    with pytest.raises(InputError, match="cannot be read: index out of bounds"):
+        load_tokenizer(folder)

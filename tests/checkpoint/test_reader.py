@@ -244,3 +244,27 @@ class TestCheckTensors:
         save_file({"b": torch.ones(4).to(dtype)}, folder / "model-2.safetensors")
         with pytest.raises(InputError, match=f"model-2.safetensors: `b` is {dtype}"):
             check_tensors(open_checkpoint(folder), EXPECTED)
+
+    def test_both_16_bit_types(self, folder):
+        """Nothing but the header says which of them a tensor is."""
+        save_file({"a": torch.ones(2, 3).half()}, folder / "model-1.safetensors")
+        with pytest.raises(InputError, match=r"`\w` is torch.\w+, and 1 others are torch"):
+            check_tensors(open_checkpoint(folder), EXPECTED)
+
+
+def test_deep_nesting_is_refused_before_somebody_walks_it(tmp_path):
+    file = tmp_path / "config.json"
+    for depth, fine in ((60, True), (70, False), (900, False)):
+        file.write_text('{"a":' * depth + "1" + "}" * depth)
+        if fine:
+            assert read_json(file)
+            continue
+        with pytest.raises(InputError, match="nested more than 64 levels"):
+            read_json(file)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda file: file.symlink_to("/dev/zero"), Path.mkdir])
+def test_what_is_no_file_is_not_waited_for(tmp_path, make):
+    make(tmp_path / "config.json")
+    with pytest.raises(InputError, match=r"config\.json: is no file"):
+        read_json(tmp_path / "config.json")

@@ -62,3 +62,26 @@ def test_qwen2_has_the_fixed_ids_of_lmdeploy_where_its_vocabulary_has_them(tmp_p
     sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2}
     whole = save_tiny("qwen2", tmp_path / "whole", vocab_size=151646, intermediate_size=8, **sizes)
     assert ids(whole) == (151643, 151645)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"added_tokens": 5},
+        {"added_tokens": [{"id": "7", "content": "</s>"}]},
+        {"model": {"vocab": 1}},
+    ],
+)
+def test_a_tokenizer_of_odd_fields_leaves_it_to_the_configs(folder, changes):
+    edit(folder / "tokenizer_config.json", eos_token="</s>", added_tokens_decoder={"²": {}})
+    edit(folder / "tokenizer.json", **({"added_tokens": [], "model": {}} | changes))
+    edit_config(folder, eos_token_id=9)
+    assert ids(folder)[1] == 9
+
+
+@pytest.mark.parametrize("number", [-1, 2**40])
+def test_an_id_that_no_token_has_is_refused(folder, number):
+    edit(folder / "tokenizer_config.json", eos_token=None)
+    edit_config(folder, eos_token_id=number)
+    with pytest.raises(InputError, match=f"the eos token has the number {number}"):
+        ids(folder)

@@ -5,7 +5,7 @@ import pytest
 import mindpress.demo
 from mindpress.checkpoint.companions import load_tokenizer
 from mindpress.engine.template import encode_messages, has_template
-from mindpress.errors import ConfigError
+from mindpress.errors import ConfigError, InputError, MindpressError
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -52,3 +52,44 @@ def test_a_template_that_refuses_is_a_mistake_of_the_request(tokenizer, template
     tokenizer.chat_template = template
     with pytest.raises(ConfigError, match="chat template refuses messages of system"):
         encode_messages(tokenizer, [{"role": "system", "content": "be brief"}])
+
+
+LEAVING = [
+    "{{ messages.__class__.__init__.__globals__ }}",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ cycler.__init__.__globals__.os.popen('true') }}",
+    "{{ '{0.__class__.__mro__}'.format(1) }}",
+    "{% include '/etc/passwd' %}",
+    "{{ messages.clear() }}",
+    "{{ 'a' * 10**12 }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{{ 1 / 0 }}",
+    "{{ messages[7] }}{{ messages[7].content.x }}",
+]
+
+
+@pytest.mark.parametrize("template", LEAVING)
+def test_a_template_stays_in_the_sandbox(tokenizer, template):
+    tokenizer.chat_template = template
+    with pytest.raises(MindpressError, match="chat template"):
+        encode_messages(tokenizer, [user("one")])
+
+
+def test_a_template_without_an_end_is_refused(tokenizer, monkeypatch):
+    monkeypatch.setattr("mindpress.engine.template.SECONDS", 0.2)
+    inner = "{% for j in range(99999) %}{% endfor %}"
+    tokenizer.chat_template = f"{{% for i in range(99999) %}}{inner}{{% endfor %}}"
+    with pytest.raises(InputError, match="does not come to an end"):
+        encode_messages(tokenizer, [user("one")])
+
+
+@pytest.mark.parametrize("template", ["{{ 9**9**9 }}", "{{ messages | length ** 99999999 }}"])
+def test_a_number_without_an_end_is_refused(tokenizer, template):
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match="raises to powers"):
+        encode_messages(tokenizer, [user("one")])
+
+
+def test_stars_that_are_no_powers_are_read(tokenizer):
+    tokenizer.chat_template = "**{{ dict(**{'a': 'one'}).a }}**"
+    assert "**one**" in tokenizer.decode(encode_messages(tokenizer, [user("two")]))

@@ -166,3 +166,11 @@ def test_modules_that_are_quantized_differently_are_refused():
         read_quantization_config({**CONFIG, **groups})
     same = {"config_groups": {"group_0": GROUP, "group_1": {**GROUP, "format": "pack-quantized"}}}
     assert read_quantization_config({**CONFIG, **same}).spec.bits == 4
+
+
+def test_a_pattern_without_an_end_is_refused():
+    """Of the sort for which `re` tries every way to divide the name."""
+    rule = r"re:(?=(.*)*(.*)*(.*)*(.*)*\1\2\3\4X)"
+    layout = read_quantization_config(configured(ignore=[rule]))
+    with pytest.raises(InputError, match="does not come to an end"):
+        layout.skips("model." + "ab" * 400)

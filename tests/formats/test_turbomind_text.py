@@ -256,3 +256,25 @@ def test_no_value_makes_reading_fail_in_any_other_way(layout, number, value):
     except InputError:
         return
     assert config.shape.layers >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a: &a [1]\nb: *a\n", "holds an alias"),
+        ("a: &a {x: 1}\nb:\n  <<: [*a, *a]\n", "holds an alias"),
+        ("a: " + "[" * 3000, "not readable"),
+        ("a: 2001-99-99", "not readable"),
+        ("a: !!python/name:os.system", "not readable"),
+    ],
+)
+def test_yaml_that_is_a_trap_is_refused(text, named):
+    with pytest.raises(InputError, match=named):
+        read_config(text, "yaml")
+
+
+def test_no_kv_heads_are_none():
+    text = write_config(CONFIG, V0_5)
+    line = next(line for line in text.splitlines() if line.startswith("kv_head_num"))
+    with pytest.raises(InputError, match="`kv_head_num` is 0"):
+        read_config(text.replace(line, "kv_head_num = 0"), "ini")

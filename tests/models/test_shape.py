@@ -169,6 +169,9 @@ def test_a_partial_rotary_factor_in_either_place():
         ({"attention_bias": "false"}, "`attention_bias` is 'false'"),
         ({"hidden_act": 7}, "`hidden_act` is 7"),
         ({"dtype": {}}, "`dtype` is {}"),
+        ({"max_position_embeddings": -1}, "`max_position_embeddings` is -1"),
+        ({"max_position_embeddings": 10**9}, "`max_position_embeddings` is 1000000000"),
+        ({"max_position_embeddings": True}, "`max_position_embeddings` is True"),
     ],
 )
 def test_nonsense_is_refused_by_key_and_value(changes, named):

@@ -216,3 +216,10 @@ def test_damaged_files_of_lmdeploy_are_named(contents, named, workspace, side):
     with pytest.raises(InputError, match=named) as caught:
         read_cache_scales(open_workspace(workspace))
     assert "layers.0.past_kv_scale.1.weight" in str(caught.value)
+
+
+def test_a_link_to_nothing_is_not_taken_for_no_file(workspace, side):
+    side.unlink()
+    side.symlink_to("nowhere")
+    with pytest.raises(InputError, match="a link to nothing"):
+        read_cache_file(workspace)

@@ -152,3 +152,13 @@ def test_cache_scales_belong_to_old_workspaces_and_other_files_do_not(workspace,
 def test_a_path_that_is_nothing(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         open_source(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("added", "named"), [("#" * 20_000, "larger than 16 KiB"), ("x" + " " * 5000 + "y", "a line")]
+)
+def test_a_config_that_would_take_its_parser_long(added, named, workspace, weights):
+    (file,) = weights.glob("config.*")
+    file.write_text(f"{file.read_text()}\n{added}\n")
+    with pytest.raises(InputError, match=named):
+        open_workspace(workspace)

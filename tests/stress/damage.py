@@ -54,13 +54,14 @@ class Target:
 def targets(home: Path) -> dict[str, Target]:
     """All kinds, by name. The inputs are below `home`."""
     tokenizer = load_tokenizer(home / "texts")
-    found = {name: Target(name, MODEL, use_folder) for name in (*FAMILIES, *CODED)}
+    found = {name: Target(name, MODEL, use_folder) for name in FAMILIES}
+    found |= {name: Target(name, MODEL, use_folder, 2) for name in CODED}
     found["sharded"] = Target("sharded", _shards(home / "sharded"), use_folder, 6)
     found["tokenizer"] = Target("texts", TOKENIZER, use_tokenizer, 8)
     for name in ("ini", "ini-int4", "yaml"):
-        found[name] = Target(name, _workspace_files(home / name), use_workspace, 4)
+        found[name] = Target(name, _workspace_files(home / name), use_workspace, 3)
     statistics = {"statistics.json": mutate_json, "statistics.safetensors": mutate_safetensors}
-    found["statistics"] = Target("statistics", statistics, use_statistics, 10)
+    found["statistics"] = Target("statistics", statistics, use_statistics, 8)
     for name, mutation in TEXTS.items():
         read = partial(_text, name, tokenizer)
         found[name] = Target("texts", {name: mutation}, read, 6)

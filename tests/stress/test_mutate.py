@@ -1,0 +1,20 @@
+"""The first cases of `python -m tests.stress.mutate`, as a user would run it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_no_damaged_input_is_more_than_refused():
+    call = [sys.executable, "-m", "tests.stress.mutate", "--cases", "1500"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=ROOT)
+    found = json.loads(done.stdout)
+    assert found["faults"] == {}
+    assert done.returncode == 0
+    assert found["cases"] == 1500
+    assert found["results"]["accepted"] > 100
+    assert found["results"]["refused 3"] > 500
+    assert len(found["by_target"]) > 15
