@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mindpress.checkpoint.disk import disk_errors
+from mindpress.checkpoint.reader import refuse_link_outside
 from mindpress.errors import InputError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
@@ -63,9 +64,13 @@ def companions(folder: Path) -> list[Path]:
 
 
 def copy_companions(source: Path, target: Path) -> list[str]:
-    """Copy what exists of COMPANIONS and custom code; returns the names copied."""
+    """Copy what exists of COMPANIONS and custom code; returns the names copied.
+
+    InputError for a file that links to somewhere else.
+    """
     files = companions(source)
     for file in files:
+        refuse_link_outside(file)
         with disk_errors(target / file.name):
             shutil.copyfile(file, target / file.name)
     return [file.name for file in files]

@@ -218,11 +218,19 @@ def _confined(folder: Path, name: str) -> Path:
         raise InputError(f"{folder / INDEX}: `{name}` leaves the folder", hint=AGAIN)
     if not _is_file(file):
         raise InputError(f"{file}: the shard is missing", hint="download the model again")
-    home, real = folder.resolve(), file.resolve()
+    refuse_link_outside(file)
+    return file
+
+
+def refuse_link_outside(file: Path) -> None:
+    """InputError for a link that leaves its folder, but for one into the Hub's cache.
+
+    Somebody else's folder could otherwise make a file of this machine part of what is written.
+    """
+    home, real = file.parent.resolve(), file.resolve()
     cache = home.parent.parent / "blobs"  # models--org--name/snapshots/REVISION
     if real.parent != home and real.parent != cache:
         raise InputError(f"{file}: links to {real}, outside the folder", hint="copy the file here")
-    return file
 
 
 def _is_file(file: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mindpress.checkpoint.disk import disk_errors
 from mindpress.checkpoint.manifest import NAME as MANIFEST
-from mindpress.checkpoint.reader import read_json
+from mindpress.checkpoint.reader import read_json, refuse_link_outside
 from mindpress.errors import InputError
 from mindpress.models.values import LARGEST_DIMENSION
 from mindpress.sources.folder import ModelFolder
@@ -38,9 +38,15 @@ def special_ids(folder: ModelFolder) -> tuple[int, int]:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files LMDeploy copies beside the weights, and the chat template."""
+    """The files LMDeploy copies beside the weights, and the chat template.
+
+    InputError for one that links to somewhere else.
+    """
     found = {file for pattern in PATTERNS for file in folder.glob(pattern) if file.is_file()}
-    return sorted(file for file in found if not file.name.startswith(OWN))
+    chosen = sorted(file for file in found if not file.name.startswith(OWN))
+    for file in chosen:
+        refuse_link_outside(file)
+    return chosen
 
 
 def copy_files(files: list[Path], target: Path) -> list[Path]:

@@ -102,3 +102,24 @@ def test_a_panic_of_the_library_is_a_damaged_tokenizer(folder, monkeypatch):
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fail)
     with pytest.raises(InputError, match="cannot be read: index out of bounds"):
         load_tokenizer(folder)
+
+
+def test_a_file_of_this_machine_does_not_get_into_the_output(folder, tmp_path):
+    """A downloaded folder can hold links, and outputs are uploaded."""
+    (tmp_path / "secret").write_text("key")
+    (folder / "merges.txt").symlink_to(tmp_path / "secret")
+    target = tmp_path / "out"
+    target.mkdir()
+    with pytest.raises(InputError, match=r"merges\.txt: links to .*secret, outside the folder"):
+        copy_companions(folder, target)
+
+
+def test_a_tokenizer_config_cannot_name_a_file_elsewhere(folder, tmp_path):
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["added_tokens"][0]["content"] = "<elsewhere>"
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    file = folder / "tokenizer_config.json"
+    for key in ("tokenizer_file", "vocab_file"):
+        settings = json.loads(file.read_text()) | {key: str(tmp_path / "other.json")}
+        file.write_text(json.dumps(settings))
+        assert "<elsewhere>" not in load_tokenizer(folder).get_vocab()

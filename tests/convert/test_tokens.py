@@ -4,7 +4,7 @@ import pytest
 from tiny_models import edit_config, save_tiny
 
 from mindpress.checkpoint.companions import load_tokenizer
-from mindpress.convert.tokens import special_ids
+from mindpress.convert.tokens import special_ids, tokenizer_files
 from mindpress.errors import InputError
 from mindpress.sources.folder import open_folder
 
@@ -85,3 +85,10 @@ def test_an_id_that_no_token_has_is_refused(folder, number):
     edit_config(folder, eos_token_id=number)
     with pytest.raises(InputError, match=f"the eos token has the number {number}"):
         ids(folder)
+
+
+def test_a_linked_file_does_not_get_into_the_workspace(folder, tmp_path):
+    (tmp_path / "secret.json").write_text("{}")
+    (folder / "added_tokens.json").symlink_to(tmp_path / "secret.json")
+    with pytest.raises(InputError, match="outside the folder"):
+        tokenizer_files(folder)
