@@ -58,19 +58,18 @@ def _tokenizer_error(folder: Path, error: BaseException) -> InputError:
 
 
 def companions(folder: Path) -> list[Path]:
-    """What exists of COMPANIONS, and custom code."""
+    """What exists of COMPANIONS, and custom code; InputError for a link to somewhere else."""
     named = [folder / name for name in COMPANIONS if (folder / name).is_file()]
-    return named + sorted(folder.glob("*.py"))
+    files = named + sorted(folder.glob("*.py"))
+    for file in files:
+        refuse_link_outside(file)
+    return files
 
 
 def copy_companions(source: Path, target: Path) -> list[str]:
-    """Copy what exists of COMPANIONS and custom code; returns the names copied.
-
-    InputError for a file that links to somewhere else.
-    """
+    """Copy `companions`; returns the names copied."""
     files = companions(source)
     for file in files:
-        refuse_link_outside(file)
         with disk_errors(target / file.name):
             shutil.copyfile(file, target / file.name)
     return [file.name for file in files]
