@@ -170,7 +170,7 @@ def default_target(model: str, bits: str, algorithm: Algorithm = "awq") -> Path:
 def _quantize(
     recipe: Recipe, work_dir: Path | None, dry_run: bool, overwrite: bool, console: Console
 ) -> None:
-    bits = str(recipe.target_bpw or recipe.bits)
+    bits = f"{recipe.target_bpw or recipe.bits:g}"
     target = work_dir or default_target(recipe.model, bits, recipe.algorithm)
     act = quantize.show_plan if dry_run else quantize.run
     act(recipe, target, overwrite, console)

@@ -48,7 +48,7 @@ def run(recipe: Recipe, target: Path, overwrite: bool, console: Console) -> None
         report = quantize_model(recipe, target, overwrite=overwrite, listener=listener)
     console.result(report.as_dict())
     share = report.bytes_after / report.bytes_before
-    console.heading(f"Quantized {recipe.model} to {recipe.width}")
+    console.heading(f"Quantized {recipe.model} to {report.width}")
     console.pairs(
         {
             "folder": str(report.target),
@@ -57,6 +57,7 @@ def run(recipe: Recipe, target: Path, overwrite: bool, console: Console) -> None
             f"({percent(share)} of the original)",
             "bits per weight": f"{number(report.bits_per_weight)}, of linears alone"
             f" {number(report.linear_bits_per_weight)}",
+            **({"bits of the parts": report.mixture.told} if report.mixture else {}),
             "error of a layer": f"{number(report.mean_error)} "
             f"(plain rounding {number(report.mean_plain_error)})",
             "time": duration(report.seconds),

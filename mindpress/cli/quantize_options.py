@@ -56,7 +56,7 @@ TargetOpt = Annotated[
     typer.Option(
         "--target-bpw",
         help="Mean bits per weight of the linears, scales included: the most sensitive get 8 bits, "
-        "or 16, as far as it reaches. For example 4.5.",
+        "or 16 (or what else above --w-bits the format holds), as far as it reaches.",
     ),
 ]
 FormatOpt = Annotated[

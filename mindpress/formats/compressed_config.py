@@ -34,8 +34,14 @@ def read_quantization_config(config: Mapping[str, Any]) -> CompressedLayout:
         ignored=_names(config, "ignore"),
         everywhere=LINEARS in targets,
         activations=read_activations(config),
-        others=tuple((name, spec) for name, spec in targets.items() if spec != usual),
+        others=_in_order(targets) if len(set(specs)) > 1 else (),
     )
+
+
+def _in_order(targets: Mapping[str, QuantSpec]) -> tuple[tuple[str, QuantSpec], ...]:
+    """As compressed-tensors 0.19 finds a module (`match_targets`): names, patterns, its class."""
+    named = [(name, spec) for name, spec in targets.items() if name != LINEARS]
+    return tuple(sorted(named, key=lambda rule: (rule[0].startswith(REGEX), rule[0])))
 
 
 def _targets(groups: list[Mapping[str, Any]], specs: list[QuantSpec]) -> dict[str, QuantSpec]:

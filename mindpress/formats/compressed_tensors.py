@@ -127,10 +127,9 @@ class CompressedLayout:
         return parts
 
     def of(self, name: str) -> "CompressedLayout":
-        """The layout of one linear; names go before patterns."""
-        found = [spec for rule, spec in self.others if _applies(rule, name)]
-        named = [spec for rule, spec in self.others if rule == name]
-        return self.with_spec((named or found)[0]) if found else self
+        """The layout of one linear, by the first rule that applies."""
+        found = (spec for rule, spec in self.others if _applies(rule, name))
+        return self.with_spec(next(found, self.spec))
 
     def with_spec(self, spec: QuantSpec) -> "CompressedLayout":
         """The same for other codes."""

@@ -98,8 +98,8 @@ class GptqLayout:
 
     def of(self, name: str) -> "GptqLayout":
         """The layout of one linear, by the first pattern that matches."""
-        found = [spec for pattern, spec in self.others if matches(pattern, name, DYNAMIC)]
-        return self.with_spec(found[0]) if found else self
+        found = (spec for pattern, spec in self.others if matches(pattern, name, DYNAMIC))
+        return self.with_spec(next(found, self.spec))
 
     def with_spec(self, spec: QuantSpec) -> "GptqLayout":
         """The same for other codes."""

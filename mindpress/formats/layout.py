@@ -12,7 +12,7 @@ from mindpress.formats.quantized import QuantizedWeight, QuantSpec
 
 WORDS = (torch.int32,)
 # How programs that fuse linears call those that read one input.
-FUSED = {"q_proj": "qkv_proj", "gate_proj": "gate_up_proj"}
+FUSED = {"q_proj": "qkv_proj", "gate_proj": "gate_up_proj", "w1": "gate_up_proj"}
 
 # Full names of linears that read one input: they are quantized in one way.
 Together = tuple[str, ...]

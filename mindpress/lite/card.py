@@ -1,6 +1,5 @@
 """README.md of a quantized folder: the model card that the Hub and people read."""
 
-from collections import Counter
 from pathlib import Path
 from shlex import quote
 
@@ -23,7 +22,7 @@ def model_card(report: QuantizationReport) -> str:
         base_model=base,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=sorted({recipe.algorithm, recipe.written, f"{recipe.bits}-bit", "mindpress"}),
+        tags=sorted({recipe.algorithm, recipe.written, *_width_tag(recipe), "mindpress"}),
     )
     name = Path(recipe.model).name
     calibration = recipe.calibration
@@ -31,9 +30,9 @@ def model_card(report: QuantizationReport) -> str:
 {data.to_yaml()}
 ---
 
-# {name}, {NAMES[recipe.algorithm]} in {recipe.width}
+# {name}, {NAMES[recipe.algorithm]} in {report.width}
 
-{name} with its linear layers in codes of {recipe.width}, made by mindpress \
+{name} with its linear layers in codes of {report.width}, made by mindpress \
 {report.versions["mindpress"]}:
 
     {_command(report)}
@@ -91,9 +90,12 @@ def _left(report: QuantizationReport) -> str:
 def _mixed(report: QuantizationReport) -> str:
     if report.mixture is None:
         return ""
-    widths = Counter(bits for layer in report.mixture.widths for bits in layer.values())
-    told = ", ".join(f"{count} with {bits}" for bits, count in sorted(widths.items()))
-    return f"| bits of the {widths.total()} groups of linears | {told} |\n"
+    sites = sum(map(len, report.mixture.widths))
+    return f"| bits of the {sites} groups of linears | {report.mixture.told} |\n"
+
+
+def _width_tag(recipe: Recipe) -> list[str]:
+    return [f"{recipe.bits}-bit"] if recipe.target_bpw is None else ["mixed-precision"]
 
 
 def _groups(recipe: Recipe) -> str:

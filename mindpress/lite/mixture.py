@@ -1,5 +1,6 @@
 """Mixed precision: which sites of a model are worth more bits than the others."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,12 @@ class Mixture:
             tuple({site: bits for (at, site), bits in chosen.items() if at == i} for i in layers),
             tuple({site: loss for (at, site), loss in worst.items() if at == i} for i in layers),
         )
+
+    @property
+    def told(self) -> str:
+        """How many sites have which width, for people."""
+        widths = Counter(bits for layer in self.widths for bits in layer.values())
+        return ", ".join(f"{count} with {bits}" for bits, count in sorted(widths.items()))
 
     @classmethod
     def load(cls, saved: Mapping[str, Any]) -> "Mixture":

@@ -235,7 +235,7 @@ def _linear_bytes(recipe: Recipe, sizes: LinearSizes, layers: int) -> int:
         raise ConfigError(
             f"--target-bpw {target:g}: linears take {fewest:.4g} bits per weight with --w-bits"
             f" {recipe.bits}, scales and zeros included, and {most:g} in floats",
-            hint=f"use a target from {ceil(100 * fewest) / 100:g} on, or other --w-bits",
+            hint=f"use a target from {ceil(100 * fewest) / 100:g} to below {most:g}",
         )
     return int(target * weights / 8)
 
@@ -263,16 +263,18 @@ def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
         trial += BYTES_FLOAT32 * ROWS_KEPT * rows
     elif recipe.searches or recipe.path == "original":
         trial += BYTES_FLOAT32 * hessians
-    measuring = _measuring_bytes(shape) if recipe.target_bpw is not None else 0
+    measuring = 0
+    if recipe.target_bpw is not None:
+        measuring = max(BYTES_FLOAT32 * block, table) + _measuring_bytes(shape)
     if recipe.rounding == "nearest":
-        most = max(trial, table, BYTES_FLOAT32 * block + measuring)
+        most = max(trial, table, measuring)
         return most + _hidden_bytes(source, recipe, length)
     stored = block * (
         FLOATS.get(shape.dtype, torch.float32).itemsize if recipe.path != "original" else 0
     )
     squares = SITE_SQUARES[recipe.path] * max(shape.hidden, shape.inner) ** 2
     site = block + BYTES_FLOAT32 * (squares + 2 * largest + batch)
-    most = max(trial + stored, site + stored, table, BYTES_FLOAT32 * block + measuring)
+    most = max(trial + stored, site + stored, table, measuring)
     return most + _hidden_bytes(source, recipe, length)
 
 

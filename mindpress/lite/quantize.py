@@ -29,12 +29,12 @@ from mindpress.lite.choose import PLAIN
 from mindpress.lite.compensated import Compensation
 from mindpress.lite.hidden_states import HiddenStates, check_kept, first_states
 from mindpress.lite.inputs import check_weights, draw_tokens, hidden_bytes, input_files
-from mindpress.lite.mixture import Mixture, assign
+from mindpress.lite.mixture import Mixture
 from mindpress.lite.output import block_output, output_config, output_names
 from mindpress.lite.plan import QuantizationPlan, asked_layout, plan_quantization
 from mindpress.lite.recipe import Recipe
 from mindpress.lite.report import LayerReport, QuantizationReport, left_blocks, report_html
-from mindpress.lite.sensitivity import measure_sensitivity
+from mindpress.lite.sensitivity import measure_sensitivity, mixture_of
 from mindpress.lite.task import BlockTask
 from mindpress.lite.walk import Walk, observed_tokens
 from mindpress.lite.walk_int8 import Int8Walk
@@ -109,6 +109,9 @@ def quantize_model(
         staged.commit()
     if not any(layer.method != PLAIN for layer in report.layers):
         listener(Note(f"all layers are rounded plainly{_in_vain(recipe)}"))
+    if report.mixture and report.linear_bits_per_weight > (recipe.target_bpw or 0):
+        words = f"linears have {report.linear_bits_per_weight:.4g} bits per weight, over the target"
+        listener(Note(f"{words}: layers had to be left in 16 bits", "warning"))
     listener(Finished(report.seconds))
     return report
 
@@ -146,9 +149,7 @@ class _Run:
             return
         if self.mixture is None:
             losses = measure_sensitivity(self.stream, self.task, self.tokens, plan.widths, listener)
-            by_width = {bits: plan.sizes.sites(bits) for bits in plan.widths}
-            sizes = {place: {b: by_width[b][place[1]] for b in plan.widths} for place in losses}
-            self.mixture = Mixture.of(assign(sizes, losses, plan.linear_bytes), losses)
+            self.mixture = mixture_of(plan.sizes, plan.widths, losses, plan.linear_bytes)
             self._save([], None)
         self.task = replace(self.task, widths=self.mixture.widths)
 
@@ -223,7 +224,8 @@ class _Run:
             check_kept(self.staged.aside, len(layers), saved["followed"])
         except (KeyError, TypeError) as error:
             raise self.journal.damaged(error) from None
-        listener(Note(f"going on after layer {len(layers)} of an interrupted run"))
+        done = f"after layer {len(layers)}" if layers else "with the sensitivities"
+        listener(Note(f"going on {done} of an interrupted run"))
         return layers
 
 

@@ -92,7 +92,7 @@ class Recipe:
         """Bits per weight of the linears, for people."""
         if self.target_bpw is None:
             return f"{self.bits} bits"
-        return f"{self.bits} to 16 bits, {self.target_bpw:g} on average"
+        return f"{self.bits} to 16 bits, at most {self.target_bpw:g} on average"
 
     @property
     def smooths(self) -> bool:

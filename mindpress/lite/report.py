@@ -107,6 +107,15 @@ class QuantizationReport:
         )
 
     @property
+    def width(self) -> str:
+        """Bits per weight of the linears, for people."""
+        if self.mixture is None:
+            return self.recipe.width
+        widths = [bits for layer in self.mixture.widths for bits in layer.values()]
+        average = f"{self.linear_bits_per_weight:.4g} on average"
+        return f"{min(widths)} to {max(widths)} bits, {average}"
+
+    @property
     def mean_error(self) -> float:
         """Mean of the layers' errors."""
         return sum(layer.error for layer in self.layers) / len(self.layers)
@@ -147,7 +156,7 @@ def report_html(report: QuantizationReport) -> str:
         for layer in report.layers
     ]
     return page(
-        f"{Path(report.recipe.model).name} in {report.recipe.width}",
+        f"{Path(report.recipe.model).name} in {report.width}",
         [
             Section("Outcome", (pairs(_outcome(report)),)),
             Section(

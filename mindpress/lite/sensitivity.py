@@ -1,6 +1,6 @@
 """How much a model's predictions change when the linears of one site are rounded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -11,11 +11,13 @@ from torch.nn import functional
 
 from mindpress.calib.predictions import Predictions
 from mindpress.calib.stream import BlockStream, LiveBlock
+from mindpress.errors import NumericError
 from mindpress.events import Advanced, Listener, Started, ignore
 from mindpress.formats.quantized import QuantSpec
-from mindpress.lite.mixture import ByWidth, Place
+from mindpress.lite.mixture import ByWidth, Mixture, Place, assign
 from mindpress.lite.rounding import rounded
 from mindpress.lite.sites import Site
+from mindpress.lite.sizes import LinearSizes
 from mindpress.lite.task import IN_FLOATS, BlockTask
 
 MEASURED_TOKENS = 512
@@ -54,6 +56,21 @@ def measure_sensitivity(
         listener(Advanced(index + 1))
     measured = _divergences(stream, original, states)
     return {place: _losses(measured[place], changes[place]) for place in states}
+
+
+def mixture_of(
+    sizes: LinearSizes, widths: Sequence[int], losses: Mapping[Place, ByWidth], budget: int
+) -> Mixture:
+    """Bits for every site of the model, within `budget` bytes for all linears.
+
+    A site in which nothing can be quantized stays in floats.
+    """
+    layers = 1 + max(layer for layer, _ in losses)
+    possible, by_width = sizes.possible(widths), {bits: sizes.sites(bits) for bits in widths}
+    places = [(layer, site) for layer in range(layers) for site in possible]
+    choices = {place: {b: by_width[b][place[1]] for b in possible[place[1]]} for place in places}
+    lost = {place: losses.get(place, {IN_FLOATS: 0.0}) for place in places}
+    return Mixture.of(assign(choices, lost, budget), lost)
 
 
 def _some(tokens: Int[Tensor, "samples tokens"]) -> Int[Tensor, "some length"]:
@@ -105,16 +122,19 @@ def _divergences(
     predictions = Predictions(stream.source, stream.device, stream.dtype)
     aim = predictions.log_probabilities(original.flatten(0, 1))
     return {
-        place: float(
-            functional.kl_div(
-                predictions.log_probabilities(hidden.flatten(0, 1)),
-                aim,
-                reduction="batchmean",
-                log_target=True,
-            ).clamp(min=0)
-        )
+        place: _divergence(place, predictions.log_probabilities(hidden.flatten(0, 1)), aim)
         for place, hidden in states.items()
     }
+
+
+def _divergence(place: Place, found: Tensor, aim: Tensor) -> float:
+    measured = functional.kl_div(found, aim, reduction="batchmean", log_target=True)
+    if not measured.isfinite():
+        raise NumericError(
+            f"layer {place[0]}, {place[1]}: predictions are NaN or infinite once it is rounded",
+            hint="try more --w-bits, or leave --target-bpw out",
+        )
+    return max(0.0, float(measured))
 
 
 def _losses(measured: float, changes: ByWidth) -> ByWidth:

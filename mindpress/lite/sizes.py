@@ -46,6 +46,16 @@ class LinearSizes:
             for site in sites_of(self.block)
         }
 
+    def possible(self, widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        """Which of `widths` the linears of each site can have together."""
+        found = {}
+        for site in sites_of(self.block):
+            coded = [p for p in self.linears if p.linear in site.linears and not p.obstacle]
+            found[site.name] = tuple(
+                bits for bits in widths if bits == IN_FLOATS or (coded and self._hold(coded, bits))
+            )
+        return found
+
     def uniform(self, bits: int) -> int:
         """Bytes of a block whose linears all have so many bits."""
         return sum(self.sites(bits).values())
@@ -61,9 +71,15 @@ class LinearSizes:
             for site, bits in layer.items()
         )
 
+    def _hold(self, linears: list[PlannedLinear], bits: int) -> bool:
+        layout = self._layout(bits)
+        return all(layout.holds(planned.outputs, planned.inputs) for planned in linears)
+
+    def _layout(self, bits: int) -> Layout:
+        return self.layout.with_spec(replace(self.layout.spec, bits=bits))
+
     def _linear(self, planned: PlannedLinear, bits: int) -> int:
         if planned.obstacle or bits == IN_FLOATS:
             return planned.weights * self.stored.itemsize
-        layout = self.layout.with_spec(replace(self.layout.spec, bits=bits))
-        parts = layout.parts(planned.outputs, planned.inputs)
-        return sum(parts[name].nbytes for name in layout.written)
+        parts = self._layout(bits).parts(planned.outputs, planned.inputs)
+        return sum(parts[name].nbytes for name in self.layout.written)

@@ -20,7 +20,7 @@ from mindpress.models.llama import LLAMA
 from mindpress.models.shape import ModelShape, architecture_of, read_shape
 from mindpress.models.tensors import all_tensors
 from mindpress.sources.cache_file import CACHE_FILE, read_cache_file
-from mindpress.sources.folder import ModelFolder, open_folder
+from mindpress.sources.folder import ModelFolder, linear_sizes, open_folder
 from mindpress.sources.opening import is_workspace
 from mindpress.sources.scale_files import read_scale_files
 from mindpress.sources.workspace import FOLDER, Workspace, open_workspace, read_workspace_config
@@ -107,10 +107,12 @@ def _folder_format(folder: ModelFolder) -> dict[str, Any]:
     if layout is None:
         return {"format": "safetensors", "dtype": folder.shape.dtype}
     widths = sorted({layout.of(name).spec.bits for name in folder.coded})
+    floats = len(linear_sizes(folder.architecture, folder.shape)) - len(folder.coded)
+    beside = f", {floats} linears {folder.shape.dtype}" if floats else ""
     order = ", groups out of order: computed in floats" if folder.scattered else ""
     return {
         "format": layout.label + order,
-        "dtype": " and ".join(f"int{bits}" for bits in widths),
+        "dtype": " and ".join(f"int{bits}" for bits in widths) + beside,
         "group_size": layout.spec.group_size,
     }
 

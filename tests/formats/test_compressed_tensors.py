@@ -174,3 +174,20 @@ def test_a_pattern_without_an_end_is_refused():
     layout = read_quantization_config(configured(ignore=[rule]))
     with pytest.raises(InputError, match="does not come to an end"):
         layout.skips("model." + "ab" * 400)
+
+
+def test_a_module_has_the_scheme_that_its_own_program_finds_first():
+    """Names before patterns, patterns in the order of their letters (`match_targets`, 0.19)."""
+
+    def group(bits, *targets):
+        return {**GROUP, "weights": {**WEIGHTS, "num_bits": bits}, "targets": list(targets)}
+
+    name = "model.layers.0.mlp.down_proj"
+    groups = {"a": group(4, "Linear"), "b": group(8, "re:.*mlp.*"), "c": group(2, "re:.*down_proj")}
+    layout = read_quantization_config({**CONFIG, "config_groups": groups})
+    assert layout.of(name).spec.bits == 2
+    assert layout.of("model.layers.0.mlp.up_proj").spec.bits == 8
+    assert layout.of("model.layers.0.self_attn.q_proj").spec.bits == 4
+    groups["d"] = group(4, name)
+    layout = read_quantization_config({**CONFIG, "config_groups": groups})
+    assert layout.of(name).spec.bits == 4

@@ -165,11 +165,21 @@ def test_more_bits_lose_less(llama, tmp_path):
     assert lost[0] > 1.2 * lost[1] > 1.2 * 1.2 * lost[2]
 
 
-def test_rules_of_gptq_reach_linears_that_a_reader_fuses(llama, tmp_path):
-    asked = recipe(llama, algorithm="gptq", symmetric=True, target_bpw=7.0)
+@pytest.mark.parametrize(
+    ("family", "fused"),
+    [
+        ("llama", {"attention inputs": "self_attn.qkv_proj", "mlp inputs": "mlp.gate_up_proj"}),
+        (
+            "internlm2",
+            {"attention inputs": "attention.wqkv", "mlp inputs": "feed_forward.gate_up_proj"},
+        ),
+    ],
+)
+def test_rules_of_gptq_reach_linears_that_a_reader_fuses(tmp_path, family, fused):
+    model = save_tiny(family, tmp_path / "model", num_hidden_layers=2)
+    asked = recipe(model, algorithm="gptq", symmetric=True, target_bpw=9.5)
     report = quantize_model(asked, tmp_path / "out")
     rules = quantization_of(tmp_path / "out")["dynamic"]
-    fused = {"attention inputs": "self_attn.qkv_proj", "mlp inputs": "mlp.gate_up_proj"}
     for layer, widths in enumerate(report.mixture.widths):
         for site, name in fused.items():
             whole = f"model.layers.{layer}.{name}"
@@ -215,4 +225,27 @@ def test_a_workspace_cannot_hold_several_widths(llama, tmp_path):
 def test_a_target_out_of_reach_says_what_the_range_is(llama, target):
     with pytest.raises(ConfigError, match=r"--target-bpw .*: linears take 4\.631 bits") as caught:
         plan_quantization(recipe(llama, target_bpw=target))
-    assert "from 4.64 on" in str(caught.value.hint)
+    assert "from 4.64 to below 16" in str(caught.value.hint)
+
+
+def test_a_part_that_cannot_be_quantized_counts_as_floats(tmp_path):
+    """Its bytes are in the budget, and it is in the choice."""
+    model = save_tiny("llama", tmp_path / "model", intermediate_size=144, num_hidden_layers=2)
+    asked = recipe(model, target_bpw=9.0)
+    report = quantize_model(asked, tmp_path / "out")
+    assert report.mixture is not None
+    assert {layer["mlp output"] for layer in report.mixture.widths} == {16}
+    assert {4, 8} & {layer["mlp inputs"] for layer in report.mixture.widths}
+    assert report.linear_bits_per_weight <= 9.0
+    source = open_folder(tmp_path / "out")
+    stored = sum(info.nbytes for info in source.checkpoint.tensors.values())
+    assert report.bytes_after == stored
+
+
+def test_a_width_whose_words_a_part_does_not_fill_is_not_chosen(tmp_path):
+    """144 columns of 3 bits are 13.5 words."""
+    model = save_tiny("llama", tmp_path / "model", intermediate_size=144, num_hidden_layers=1)
+    asked = recipe(model, algorithm="gptq", bits=2, group_size=16, target_bpw=5.0)
+    quantize_model(asked, tmp_path / "out")
+    found = bits_of(tmp_path / "out")
+    assert 3 not in {found[f"model.layers.0.mlp.{n}_proj"] for n in ("gate", "up", "down")}
