@@ -87,7 +87,9 @@ class StagedWeights:
         return output.digests
 
     def _save(self, digests: Mapping[str, str]) -> None:
-        """The files need not be on the disk yet: their hashes are compared when a run goes on."""
+        """Files need not be on the disk yet: their hashes are compared when a run goes on. Those that
+        are being written are in the next one.
+        """
         with disk_errors(self._staged.aside):
             self._journal.save({"files": dict(digests)})
 

@@ -147,12 +147,15 @@ def test_what_a_killed_run_left_is_not_kept(tmp_path):
     assert equal(load_file(write(tmp_path / "out", TENSORS) / "model.safetensors"), TENSORS)
 
 
-@pytest.mark.parametrize("damage", ["shorter", "gone"])
+@pytest.mark.parametrize("damage", ["shorter", "gone", "flipped"])
 def test_an_unfinished_output_that_lost_something_is_refused(tmp_path, damage):
     writer = ShardWriter(tmp_path, ["a"], KEPT_OPEN)
     writer.write("a", torch.ones(100))
     shard = tmp_path / "part-00000.safetensors"
-    os.truncate(shard, 300) if damage == "shorter" else shard.unlink()
+    if damage == "flipped":
+        shard.write_bytes(shard.read_bytes()[:-1] + b"\xff")
+    else:
+        os.truncate(shard, 300) if damage == "shorter" else shard.unlink()
     with pytest.raises(InputError, match="the unfinished output is damaged") as caught:
         ShardWriter(tmp_path, ["a"], KEPT_OPEN).resume(writer.state)
     assert "--overwrite" in str(caught.value.hint)

@@ -133,7 +133,10 @@ def test_what_nobody_foresaw_is_a_bug(error):
     assert explained(error) is None
 
 
-def test_ctrl_c_is_130_and_leaves_no_output(model, tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "code", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_run_that_is_stopped_says_how_to_go_on(model, tmp_path, sent, code, name):
     target = tmp_path / "out"
     command = [sys.executable, "-m", "mindpress", *QUANTIZE, str(model), "--work-dir", str(target),
                "--calib-dataset", "excerpt", "--search-scale"]  # fmt: skip
@@ -142,14 +145,15 @@ def test_ctrl_c_is_130_and_leaves_no_output(model, tmp_path):
     for line in running.stderr:
         if line.startswith("quantize"):
             break
-    running.send_signal(signal.SIGINT)
+    running.send_signal(sent)
     out, err = running.communicate(timeout=60)
-    assert (running.returncode, out) == (130, "")
+    assert (running.returncode, out) == (code, "")
     assert err.splitlines()[-2:] == [
-        "error: stopped by Ctrl-C",
+        f"error: stopped by {name}",
         "hint: run the same command to go on where it stopped",
     ]
     assert not target.exists()
+    assert not (tmp_path / ".out.lock").exists()
 
 
 def test_a_reader_that_leaves_is_no_error():

@@ -55,6 +55,21 @@ def test_inspect_tells_a_folder_from_a_workspace(run, model, workspace):
     assert "6.5 MiB" in shown
 
 
+def test_inspect_verify_compares_every_hash(run, model, workspace):
+    ran = run("inspect", workspace, "--verify", "--json")
+    count = sum(file.is_file() for file in workspace.rglob("*")) - 1
+    assert (ran.code, json.loads(ran.out)["verified"]) == (0, count)
+    norm = workspace / "triton_models" / "weights" / "norm.weight"
+    whole = norm.read_bytes()
+    norm.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    assert run("inspect", workspace).code == 0
+    ran = run("inspect", workspace, "--verify")
+    assert (ran.code, "weights/norm.weight (changed)" in ran.err) == (3, True)
+    norm.write_bytes(whole)
+    ran = run("inspect", model, "--verify")
+    assert (ran.code, "nothing is known" in ran.err) == (3, True)
+
+
 def test_inspect_names_what_is_wrong_and_is_three(run, workspace):
     weights = workspace / "triton_models" / "weights"
     (weights / "norm.weight").unlink()

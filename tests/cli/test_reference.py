@@ -27,4 +27,4 @@ def test_every_option_of_the_help_is_on_the_page(run):
 def test_every_exit_code_is_on_the_page():
     rows = reference().split("## Exit codes")[1].splitlines()
     codes = [row.split("|")[1].strip() for row in rows if row.startswith("|")]
-    assert codes[2:] == ["0", "1", "2", "3", "4", "5", "6", "7", "130"]
+    assert codes[2:] == ["0", "1", "2", "3", "4", "5", "6", "7", "130", "143"]

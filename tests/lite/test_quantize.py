@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mindpress.checkpoint.reader import open_checkpoint
+from mindpress.checkpoint.verify import verify
 from mindpress.errors import ConfigError, InputError, LockedError, NumericError, ResourceError
 from mindpress.events import Advanced, Note
 from mindpress.lite.plan import plan_quantization
@@ -16,10 +17,14 @@ from tests.short_runs import recipe
 from tests.tiny_models import edit_config, save_tiny
 
 
+def files(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 def test_quantizing_twice_gives_the_same_bytes(llama, quantized, tmp_path):
     quantize_model(recipe(llama), tmp_path / "again")
-    for name in ("model.safetensors", "config.json"):
-        assert (tmp_path / "again" / name).read_bytes() == (quantized.target / name).read_bytes()
+    assert files(tmp_path / "again") == files(quantized.target)
+    assert verify(tmp_path / "again") == len(files(quantized.target)) - 1
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(llama, quantized, tmp_path):
@@ -35,8 +40,8 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(llama, quantize
     events = []
     quantize_model(recipe(llama), target, listener=events.append)
     assert any(isinstance(e, Note) and "after layer 1" in e.text for e in events)
-    name = "model.safetensors"
-    assert (target / name).read_bytes() == (quantized.target / name).read_bytes()
+    assert files(target) == files(quantized.target)
+    assert [path.name for path in tmp_path.iterdir()] == ["awq"]
 
 
 def test_an_interrupted_run_is_not_resumed_with_other_settings(llama, tmp_path):
@@ -49,6 +54,34 @@ def test_an_interrupted_run_is_not_resumed_with_other_settings(llama, tmp_path):
     with pytest.raises(ConfigError, match="other settings"):
         quantize_model(recipe(llama, group_size=64), tmp_path / "awq")
     quantize_model(recipe(llama, group_size=64), tmp_path / "awq", overwrite=True)
+
+
+def test_a_changed_input_is_another_request(tmp_path):
+    folder = save_tiny("llama", tmp_path / "m")
+
+    def stop(event):
+        if isinstance(event, Advanced) and event.figures:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize_model(recipe(folder), tmp_path / "awq", listener=stop)
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(ConfigError, match="another model"):
+        quantize_model(recipe(folder), tmp_path / "awq")
+
+
+def test_the_same_command_with_overwrite_goes_on_too(llama, quantized, tmp_path):
+    def stop(event):
+        if isinstance(event, Advanced) and event.figures:
+            raise KeyboardInterrupt
+
+    quantize_model(recipe(llama, group_size=64), tmp_path / "awq")
+    with pytest.raises(KeyboardInterrupt):
+        quantize_model(recipe(llama), tmp_path / "awq", overwrite=True, listener=stop)
+    events = []
+    quantize_model(recipe(llama), tmp_path / "awq", overwrite=True, listener=events.append)
+    assert any(isinstance(e, Note) and "after layer 1" in e.text for e in events)
+    assert files(tmp_path / "awq") == files(quantized.target)
 
 
 def test_a_group_that_fits_nothing_offers_divisors(llama, tmp_path):
@@ -161,6 +194,7 @@ def test_a_damaged_journal_is_named(llama, tmp_path):
     (tmp_path / ".awq.partial" / "journal.json").write_text("{half")
     with pytest.raises(InputError, match="damaged"):
         quantize_model(recipe(llama), tmp_path / "awq")
+    quantize_model(recipe(llama), tmp_path / "awq", overwrite=True)
 
 
 def test_a_refused_run_leaves_no_folder(tmp_path):
