@@ -87,8 +87,8 @@ class StagedWeights:
         return output.digests
 
     def _save(self, digests: Mapping[str, str]) -> None:
-        """Files need not be on the disk yet: their hashes are compared when a run goes on. Those that
-        are being written are in the next one.
+        """Files need not be on the disk yet: their hashes are compared when a run goes on. What is
+        still being written is in the next one.
         """
         with disk_errors(self._staged.aside):
             self._journal.save({"files": dict(digests)})
