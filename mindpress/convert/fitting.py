@@ -82,8 +82,8 @@ def check_codes(folder: ModelFolder) -> None:
         raise InputError(
             f"{folder.folder}: {len(plain)} linears are left in 16 bits, for example `{plain[0]}`;"
             " a workspace is quantized in all of them or in none",
-            hint="quantize without --target-bpw, with a --w-group-size that divides every input width;"
-            " layers that 4 bits ruin need more bits, and " + ELSEWHERE,
+            hint="quantize without --target-bpw, in groups that fill every input width; layers that"
+            " 4 bits ruin need more bits, and " + ELSEWHERE,
         )
 
 
