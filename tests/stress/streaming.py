@@ -144,7 +144,9 @@ def main() -> None:
     for name, tokenizer in subjects(args.folders):
         results[name] = asdict(check(tokenizer, args.strings))
         sys.stderr.write(f"{name}: {results[name]['strings']} strings\n")
-    command = shlex.join(["python", "-m", "tests.stress.streaming", *sys.argv[1:]])
+    command = shlex.join(
+        ["python", "-m", "tests.stress.streaming", *(folder.name for folder in args.folders)]
+    )
     seconds = round(perf_counter() - begun)
     found = {"command": command, "machine": machine(), "seconds": seconds, "tokenizers": results}
     RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
