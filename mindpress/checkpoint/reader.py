@@ -151,7 +151,7 @@ def read_json(file: Path) -> dict[str, Any]:
             raise InputError(f"{file}: is no file", hint="copy the file here")
         if found.st_size > MOST_JSON_BYTES:
             raise InputError(f"{file}: larger than {MOST_JSON_BYTES >> 20} MiB", hint=AGAIN)
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise InputError(f"{file}: no such file", hint="is this a model folder?") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -161,6 +161,11 @@ def read_json(file: Path) -> dict[str, Any]:
     if _is_deeper(value, DEEPEST_JSON):
         raise InputError(f"{file}: nested more than {DEEPEST_JSON} levels deep", hint=AGAIN)
     return value
+
+
+def _no_number(word: str) -> float:
+    """NaN and infinities, which are no JSON: whoever used them would fail later."""
+    raise ValueError(f"{word} is no number of JSON")
 
 
 def _is_deeper(value: object, levels: int) -> bool:

@@ -268,3 +268,10 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, make):
     make(tmp_path / "config.json")
     with pytest.raises(InputError, match=r"config\.json: is no file"):
         read_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_are_none_are_refused(tmp_path, word):
+    (tmp_path / "config.json").write_text(f'{{"resid_pdrop": {word}}}')
+    with pytest.raises(InputError, match=f"{word} is no number of JSON"):
+        read_json(tmp_path / "config.json")
