@@ -3,15 +3,19 @@
 Another command is another entry of COMMANDS; `older` makes an output that --overwrite replaces.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.tiny_models import save_tiny
 
 SENTENCE = (
     "The river ran past the mill and the old bridge, and number {} was written on its stone. "
 )
+EVALUATIONS = ("validation.json", "compare.json")
+MEASURED = ("prefill", "decode", "peak_memory", "scoring_memory", "seconds")
 SHORT = ["--calib-samples", "3", "--calib-seqlen", "16"]
 
 
@@ -45,6 +49,21 @@ def converted(*options: str, codes: bool = False) -> Callable[[Inputs, Path], li
     return arguments
 
 
+def validated(inputs: Inputs, target: Path) -> list[str]:
+    """The model in codes beside the one in floats."""
+    return ["validate", str(inputs.codes), *_scored(inputs, target)]
+
+
+def compared(inputs: Inputs, target: Path) -> list[str]:
+    """Both beside the one in floats."""
+    return ["compare", str(inputs.codes), str(inputs.model), *_scored(inputs, target)]
+
+
+def _scored(inputs: Inputs, target: Path) -> list[str]:
+    return ["--against", str(inputs.model), "--dataset", str(inputs.text), "--seqlen", "32",
+            "--limit", "6", "-o", str(target)]  # fmt: skip
+
+
 COMMANDS: dict[str, Callable[[Inputs, Path], list[str]]] = {
     "auto-awq": calibrated("auto-awq"),
     "auto-awq nearest": calibrated("auto-awq", "--rounding", "nearest", "--search-scale", "True"),
@@ -54,6 +73,8 @@ COMMANDS: dict[str, Callable[[Inputs, Path], list[str]]] = {
     "convert": converted("--tp", "2"),
     "convert codes": converted(codes=True),
     "convert with a cache": converted("--kv-bits", "8"),
+    "validate": validated,
+    "compare": compared,
 }
 
 
@@ -70,12 +91,28 @@ def make_inputs(folder: Path, quantize: Callable[[list[str]], None]) -> Inputs:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder by its path in it; an empty one where there is none."""
+    """Every file of a folder by its path in it, as far as it is determined; empty where there is
+    no folder.
+    """
     return {
-        str(file.relative_to(folder)): file.read_bytes()
+        str(file.relative_to(folder)): determined(file)
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
+
+
+def determined(file: Path) -> bytes:
+    """What is in a file, without what an evaluation measures in seconds and bytes of memory."""
+    if file.name in EVALUATIONS:
+        return json.dumps(_determined(json.loads(file.read_bytes())), indent=1).encode()
+    drawn = file.with_suffix(".json").name in EVALUATIONS  # a page is drawn from its JSON
+    return b"" if drawn else file.read_bytes()
+
+
+def _determined(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _determined(inner) for key, inner in value.items() if key not in MEASURED}
+    return [_determined(inner) for inner in value] if isinstance(value, list) else value
 
 
 def temporaries(target: Path) -> list[str]:

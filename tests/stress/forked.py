@@ -19,7 +19,8 @@ from tests.stress.disk_calls import Fault, arm, is_loaded
 
 IMPORTED = ("torch", "transformers", "transformers.models.llama.modeling_llama", "tokenizers",
             "mindpress.cli.commands", "mindpress.lite.quantize", "mindpress.lite.calibrate",
-            "mindpress.convert.convert", "mindpress.engine.validate")  # fmt: skip
+            "mindpress.convert.convert", "mindpress.engine.validate",
+            "mindpress.engine.compare")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def _workspaces(home: Path) -> None:
         ("yaml", plain, "0.6", 2, None),
     ):  # fmt: skip
         settings = Conversion(str(source), home / target, tp=tp, tm_version=version, cache=spec)
-        convert_model(settings, ranges=ranges if spec else None)
+        convert_model(settings, calibrate=(lambda *_: (ranges, {})) if spec else None)
 
 
 def _statistics(folder: Path) -> None:
