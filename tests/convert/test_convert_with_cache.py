@@ -8,6 +8,7 @@ from tiny_awq import quantize_folder
 from tiny_ranges import random_ranges
 from tiny_workspaces import contents, policy, save_ranged
 
+from mindpress.checkpoint.manifest import NAME
 from mindpress.convert.cache_output import write_cache_scales
 from mindpress.convert.convert import convert_model, plan_conversion
 from mindpress.convert.settings import Conversion
@@ -44,6 +45,7 @@ def test_a_conversion_writes_what_the_two_steps_write(kind, version, tp, spec, m
     report = convert_model(whole, calibrate=lambda *_: (random_ranges(), ORIGIN))
     written = contents(whole.target)
     assert written == contents(plain.target)
+    written.pop(NAME)
     assert report.files == len(written)
     assert report.bytes == sum(map(len, written.values()))
     assert report.as_dict()["cache"]["granularity"] == spec.granularity
