@@ -2,9 +2,7 @@
 
 import errno
 import os
-import shutil
 import stat
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ from mindpress.checkpoint.manifest import NAME, load_manifest
 from mindpress.checkpoint.staging import (
     StagedFolder,
     check_not_inside,
-    check_space,
     check_target,
 )
 from mindpress.errors import ConfigError, ResourceError
@@ -279,22 +276,6 @@ def test_a_link_to_a_folder_is_followed(tmp_path):
         staged.commit()
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "a.txt").read_text() == "a"
-
-
-def test_space_is_checked_before_work(tmp_path):
-    check_space(tmp_path / "out", 1)
-    with pytest.raises(ResourceError, match=r"GiB are needed, .* GiB are free"):
-        check_space(tmp_path / "not" / "there", 2**60)
-
-
-def test_a_run_that_goes_on_needs_room_for_the_rest_only(tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
-    (tmp_path / ".out.partial" / "output").mkdir(parents=True)
-    (tmp_path / ".out.partial" / "output" / "half").write_bytes(bytes(50))
-    check_space(tmp_path / "out", 60)
-    with pytest.raises(ResourceError, match="GiB are needed"):
-        check_space(tmp_path / "out", 61)
 
 
 @pytest.mark.parametrize("target", ["model", "model/../model", ".", "link"])
