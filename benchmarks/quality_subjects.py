@@ -103,6 +103,7 @@ FOUR_BITS = (
     Ours("mindpress, no scales", ("--search-scale", "False")),
 )
 UNREFINED = ("--search-scale", "False", "--refine", "0")
+MIXED = (Ours("mindpress, 4.5 bits", ("--target-bpw", "4.5")),)
 VARIANTS = (
     Ours("mindpress, nearest", NEAREST),
     Ours("mindpress, no scales, unrefined, original", (*UNREFINED, "--propagate", "original")),
@@ -124,7 +125,7 @@ OTHERS = (
 )
 AS_SHIPPED = (Rival("AutoAWQ, as shipped", "autoawq", ("--as-shipped",)),)
 ENVIRONMENTS = sorted({rival.environment for rival in OTHERS})
-EVERY = (*FOUR_BITS, *VARIANTS, *THREE_BITS, *EIGHT_BITS, *OTHERS, *AS_SHIPPED)
+EVERY = (*FOUR_BITS, *MIXED, *VARIANTS, *THREE_BITS, *EIGHT_BITS, *OTHERS, *AS_SHIPPED)
 NAMES = [subject.name for subject in EVERY]
 
 
@@ -138,6 +139,7 @@ def chosen(pythons: dict[str, str | None], variants: bool, only: list[str] | Non
         for rival in (*OTHERS, *(AS_SHIPPED if variants or only else ()))
         if rival.environment in pythons
     ]
-    ours = (*FOUR_BITS, *(VARIANTS if variants or only else ()), *THREE_BITS, *EIGHT_BITS)
+    more = VARIANTS if variants or only else ()
+    ours = (*FOUR_BITS, *MIXED, *more, *THREE_BITS, *EIGHT_BITS)
     every: list[Subject] = [*rivals, *ours]
     return [subject for subject in every if not only or subject.name in only]
