@@ -254,7 +254,8 @@ def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
     shape, calibration = source.shape, recipe.calibration
     block = elements(block_tensors(source.architecture, shape))
     hessians = 2 * shape.hidden**2 + (shape.heads * shape.head_dim) ** 2 + shape.inner**2
-    batch = calibration.batch_size * length * (2 * shape.hidden + 3 * shape.inner)
+    # Activations, and what each site is fed, which is counted once the batch is complete.
+    batch = calibration.batch_size * length * (5 * shape.hidden + 4 * shape.inner)
     largest = max(shape.inner * shape.hidden, 1)
     table = shape.vocab * shape.hidden * 2
     trial = BYTES_FLOAT32 * (block + batch + 3 * largest) + 2 * block
