@@ -82,7 +82,7 @@ def check_sizes(folder: Path) -> None:
     for name, entry in (load_manifest(folder) or {}).items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
-        if _is_weight(name) and size != entry.bytes:
+        if is_weight(name) and size != entry.bytes:
             found = "is missing" if size is None else f"has {size} bytes"
             raise InputError(
                 f"{file}: {found}, {NAME} says {entry.bytes} bytes",
@@ -127,7 +127,8 @@ def _confined(name: str) -> str:
     return name
 
 
-def _is_weight(name: str) -> bool:
+def is_weight(name: str) -> bool:
+    """Whether a file holds weights, by its path in a model folder or workspace."""
     path = PurePosixPath(name)
     if name.startswith(WORKSPACE_WEIGHTS):
         return path.suffix not in CONFIGS

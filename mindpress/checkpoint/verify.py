@@ -1,10 +1,11 @@
 """Whether every file of a folder is the one that was written, or that the Hub sent."""
 
 import re
+from collections.abc import Mapping
 from hashlib import sha1
 from pathlib import Path
 
-from mindpress.checkpoint.manifest import NAME, Entry, file_digest, load_manifest
+from mindpress.checkpoint.manifest import NAME, Entry, file_digest, is_weight, load_manifest
 from mindpress.checkpoint.reader import NAMED_IN_ERRORS
 from mindpress.errors import InputError
 from mindpress.events import Advanced, Listener, Started, ignore
@@ -20,13 +21,31 @@ def verify(folder: Path, listener: Listener = ignore) -> int:
     InputError that names the files that differ, or says that nothing is known. Files of no known
     hash are left out. Peak memory: 1 MiB, and the small files of a snapshot.
     """
-    known: dict[str, Entry | str] = {**_of_the_hub(folder), **(load_manifest(folder) or {})}
+    known = _known(folder)
     if not known:
         raise InputError(
             f"{folder}: no {NAME} of mindpress, and no snapshot of the Hub's cache: nothing is"
             " known that its files could be compared with",
             hint="check a folder that mindpress wrote, or a model by its Hub id",
         )
+    _compare(folder, known, listener)
+    return len(known)
+
+
+def verify_weights(folder: Path, listener: Listener = ignore) -> None:
+    """The same for files of weights alone, where a hash is known of any: a flipped byte in them is
+    a number like any other. InputError names the files that differ.
+    """
+    known = {name: expected for name, expected in _known(folder).items() if is_weight(name)}
+    if known:
+        _compare(folder, known, listener)
+
+
+def _known(folder: Path) -> dict[str, Entry | str]:
+    return {**_of_the_hub(folder), **(load_manifest(folder) or {})}
+
+
+def _compare(folder: Path, known: Mapping[str, Entry | str], listener: Listener) -> None:
     listener(Started("verify", len(known), "file"))
     wrong: list[str] = []
     for done, (name, expected) in enumerate(known.items(), 1):
@@ -38,9 +57,8 @@ def verify(folder: Path, listener: Listener = ignore) -> int:
         shown = ", ".join(wrong[:NAMED_IN_ERRORS]) + (" ..." if wrong[NAMED_IN_ERRORS:] else "")
         raise InputError(
             f"{folder}: not as they were written ({len(wrong)} of {len(known)} files): {shown}",
-            hint="write or download the folder again, unless you edited them",
+            hint=f"write or download the folder again; if you changed them, delete {NAME}",
         )
-    return len(known)
 
 
 def _fault(file: Path, expected: Entry | str) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mindpress.checkpoint.disk import disk_errors
 from mindpress.checkpoint.staging import StagedFolder
+from mindpress.checkpoint.verify import verify_weights
 from mindpress.convert.cache_contents import CacheContents, cache_contents
 from mindpress.convert.cache_output import write_contents
 from mindpress.convert.planning import ConversionPlan, plan_conversion
@@ -76,6 +77,7 @@ def convert_model(
     begun, target = time.perf_counter(), settings.target
     with StagedFolder(target, "workspace", overwrite=settings.overwrite, resumable=True) as staged:
         plan = plan_conversion(settings, calibrated=calibrate is not None)
+        verify_weights(plan.folder.folder, listener)
         measured = calibrate(staged.aside / "calibration", listener) if calibrate else None
         ranges, origin = measured or (None, {})
         cache = cache_contents(ranges, plan.cache, plan.config) if plan.cache else None

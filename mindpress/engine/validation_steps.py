@@ -13,6 +13,7 @@ from mindpress.calib.text_ids import text_ids
 from mindpress.checkpoint.companions import load_tokenizer
 from mindpress.checkpoint.hub import local_folder
 from mindpress.checkpoint.journal import fingerprint
+from mindpress.checkpoint.verify import verify_weights
 from mindpress.device import choose_device
 from mindpress.engine.compare_settings import Comparison
 from mindpress.engine.config import EngineConfig
@@ -133,11 +134,14 @@ def measure_subject(
 ) -> tuple[Decoder, ModelFigures]:
     """Load a model, and what it costs, which is not measured again when it stands in `kept`.
 
+    InputError where weights are not those that their hashes were taken of.
+
     Peak memory: as `load_decoder` says.
     """
     earlier = kept.get("figures")
     if earlier:
         return load_decoder(subject.source, engine, say), ModelFigures(**earlier)
+    verify_weights(Path(subject.inspection.path), say)
     device = choose_device(engine.device)
     with PeakMemory(device) as peak:
         decoder = load_decoder(subject.source, engine, say)

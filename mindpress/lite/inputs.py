@@ -10,6 +10,7 @@ from mindpress.calib.hidden import hidden_states
 from mindpress.calib.stream import BlockStream
 from mindpress.checkpoint.companions import companions, load_tokenizer
 from mindpress.checkpoint.reader import FLOATS
+from mindpress.checkpoint.verify import verify_weights
 from mindpress.errors import InputError
 from mindpress.events import Advanced, Listener, Started
 from mindpress.formats.finite import check_finite
@@ -46,8 +47,11 @@ def draw_tokens(
 
 
 def check_weights(source: ModelFolder, listener: Listener) -> None:
-    """Read every weight once, so that a damaged one is found before the long work."""
+    """Read every weight once, so that a damaged one is found before the long work; compared with
+    its hash, where one is known.
+    """
     checkpoint = source.checkpoint
+    verify_weights(source.folder, listener)
     listener(Started("check", len(checkpoint.tensors), "tensor"))
     for done, (name, info) in enumerate(checkpoint.tensors.items(), 1):
         if info.dtype in FLOATS:

@@ -61,7 +61,7 @@ def test_what_a_user_edits_is_told_by_verify_alone(folder, name):
     check_sizes(folder)
     with pytest.raises(InputError, match=rf"1 of 4 files\): {name} \(.* bytes, not") as caught:
         verify(folder)
-    assert "unless you edited them" in str(caught.value.hint)
+    assert "delete manifest.json" in str(caught.value.hint)
 
 
 def test_one_flipped_bit_is_found(folder):
