@@ -153,5 +153,7 @@ def _told(tensor: Tensor | QuantizedWeight) -> object:
     if isinstance(tensor, QuantizedWeight):
         if int(tensor.codes.max()) > tensor.spec.max_code:
             raise AssertionError("codes that their spec does not allow")
-        return tensor.spec, _told(tensor.codes), _told(tensor.scales), _told(tensor.zeros)
+        # Whether codes are symmetric is a word of the config: their zeros are read either way.
+        width = tensor.spec.bits, tensor.spec.group_size
+        return width, _told(tensor.codes), _told(tensor.scales), _told(tensor.zeros)
     return tuple(tensor.shape), tensor.dtype
