@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -111,12 +112,16 @@ def _workspace_files(folder: Path) -> dict[str, Mutation]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended: `accepted`, `refused 3`, or a fault, whose text is then in `fault`."""
+    """How a case ended: `accepted`, `refused 3`, or a fault, whose text is then in `fault`.
+
+    `seconds` are of the processor, for reading the input; making it is not counted.
+    """
 
     target: str
     file: str
     result: str
     fault: str | None = None
+    seconds: float = 0.0
 
 
 @dataclass
@@ -155,10 +160,12 @@ class Cases:
                 file.write_bytes(kind.files[chosen](self.originals[file], draw))
             # Without the scales of its cache, a workspace is one without scales.
             optional = "cache" in file.name and not os.path.lexists(file)
+            begun = time.process_time()
             result, fault = self._judged(name, kind, optional=optional)
+            seconds = time.process_time() - begun
         finally:
             self.restore(file)
-        return Outcome(name, file.name, result, fault)
+        return Outcome(name, file.name, result, fault, seconds)
 
     def restore(self, file: Path) -> None:
         """Write a file as it was."""

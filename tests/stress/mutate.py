@@ -17,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,8 @@ from benchmarks.machine import machine
 from tests.stress.damage import Cases, Outcome
 
 SECONDS, WAITING = 5.0, 60.0
+# Beside them a case may take so long for making its input.
+MAKING = 10.0
 # What a case may add to the address space of the process.
 MEMORY = 1 << 30
 # A new process after so many, so that caches of the libraries do not add up.
@@ -46,10 +48,12 @@ class Tally:
     faults: dict[str, list[int]] = field(default_factory=dict)
     slowest: float = 0.0
 
-    def add(self, seed: int, outcome: Outcome, seconds: float) -> None:
+    def add(self, seed: int, outcome: Outcome) -> None:
+        if outcome.result in FINE and outcome.seconds > SECONDS:
+            outcome = replace(outcome, result="hang", fault=f"over {SECONDS} s")
         self.results[outcome.result] += 1
         self.by_target.setdefault(outcome.target, Counter())[outcome.result] += 1
-        self.slowest = max(self.slowest, seconds)
+        self.slowest = max(self.slowest, outcome.seconds)
         if outcome.result not in FINE:
             text = f"{outcome.file}: {outcome.result}: {outcome.fault}"
             self.faults.setdefault(text, []).append(seed)
@@ -102,10 +106,9 @@ def _batch(cases: Cases, first: int, last: int, tally: Tally) -> int:
     seed = first
     try:
         while seed < last:
-            begun = time.monotonic()
             if not _answers(ours, worker.pid):
                 _refresh(cases)
-                tally.add(seed, Outcome("?", "?", "hang", f"over {SECONDS} s"), SECONDS)
+                tally.add(seed, Outcome("?", "?", "hang", f"over {SECONDS} s", SECONDS))
                 return seed + 1
             try:
                 outcome = ours.recv()
@@ -113,9 +116,9 @@ def _batch(cases: Cases, first: int, last: int, tally: Tally) -> int:
                 worker.join()
                 _refresh(cases)
                 died = Outcome("?", "?", "died", f"exit code {worker.exitcode}")
-                tally.add(seed, died, 0.0)
+                tally.add(seed, died)
                 return seed + 1
-            tally.add(seed, outcome, time.monotonic() - begun)
+            tally.add(seed, outcome)
             seed += 1
         return seed
     finally:
@@ -133,7 +136,7 @@ def _answers(ours: Connection, worker: int | None) -> bool:
     waited = time.monotonic()
     while not ours.poll(1.0):
         alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        if alive and sum(process.cpu_times()[:2]) - used > SECONDS:
+        if alive and sum(process.cpu_times()[:2]) - used > SECONDS + MAKING:
             return False
         if time.monotonic() - waited > WAITING:
             return False
