@@ -81,9 +81,11 @@ def _of_the_hub(folder: Path) -> dict[str, str]:
     """The files of a snapshot (links into `blobs/`) and the names of their blobs."""
     known: dict[str, str] = {}
     for file in sorted(folder.iterdir()):
+        if not (file.is_symlink() and file.exists()):  # not a link to itself, or to nothing
+            continue
         blob = file.resolve()
         named = SHA256.fullmatch(blob.name) or GIT.fullmatch(blob.name)
-        if file.is_symlink() and blob.parent.name == "blobs" and named:
+        if blob.parent.name == "blobs" and named:
             known[file.name] = blob.name
     return known
 

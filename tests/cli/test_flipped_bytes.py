@@ -59,6 +59,12 @@ def test_a_changed_weight_ends_the_command(run, quantized, text, tmp_path, comma
     assert not (tmp_path / "new").exists()
 
 
+def test_a_link_to_itself_is_no_file_of_the_hubs(run, text, tmp_path):
+    model = save_tiny("llama", tmp_path / "made")
+    (model / "notes.txt").symlink_to("notes.txt")
+    assert run(*read_by("calibrate", model, text, tmp_path / "new")).code == 0
+
+
 def test_a_file_of_the_hubs_cache_is_compared_with_its_name(run, text, tmp_path):
     """As huggingface_hub lays a snapshot out: links to blobs named by their SHA-256."""
     from mindpress.checkpoint.manifest import file_digest
