@@ -6,7 +6,6 @@ its statistics; so a scale or a clip that makes a block worse than plain roundin
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
 
 import torch
 from jaxtyping import Float
@@ -27,6 +26,8 @@ FLOATS = "16 bits"
 # not: layers before it may have left them as far off.
 LOST = 1.0
 FLOATS_GAIN = 0.5
+# Stands for an error that is NaN or infinite, which could neither be compared nor written as JSON.
+ENDLESS = 1e9
 
 Hidden = Float[Tensor, "samples tokens hidden"]
 
@@ -108,10 +109,10 @@ def choose(
     elif search:
         clipped = "scaled and clipped" if best.scales else "clipped"
         best = min(best, attempt(clipped, best.scales, seen), key=_error_of)
-    check_error(block, best.error)
     if best.error >= LOST:
         floats = measured(_in_floats(weights, task, best.error), {})
         best, sites = _unless_saved(best, sites, floats)
+    check_error(block, best.error)
     result = best.result or quantize_block(weights, task, best.scales, None, best.method)
     if sites is None:
         sites = site_errors(weights, result, task, best.scales, seen)
@@ -119,8 +120,8 @@ def choose(
 
 
 def check_error(block: LiveBlock, error: float) -> None:
-    """NumericError when the best there is made a block NaN or infinite."""
-    if not isfinite(error):
+    """NumericError when the best there is makes a block NaN or infinite."""
+    if error >= ENDLESS:
         raise NumericError(
             f"layer {block.index}: its output is NaN or infinite once it is quantized",
             hint="try --dtype bfloat16, or more bits",
@@ -135,7 +136,8 @@ def _unless_saved(
 
 
 def _in_floats(weights: Weights, task: BlockTask, error: float) -> BlockCodes:
-    note = f"left in 16 bits: quantized, its output is off by {error:.0%} of what the layer adds"
+    off = f"off by {error:.0%} of what the layer adds" if error < ENDLESS else "NaN or infinite"
+    note = f"left in 16 bits: quantized, its output is {off}"
     floats = {name: weights[name].to(task.stored).cpu() for name in weights}
     return BlockCodes(FLOATS, {}, floats, (note,))
 
@@ -150,13 +152,14 @@ def _error(block: LiveBlock, result: BlockCodes, held: HeldOut) -> float:
 
 
 def disturbance(block: LiveBlock, held: HeldOut) -> float:
-    """|difference|^2 / |what the block adds|^2 as the live module is now."""
+    """|difference|^2 / |what the block adds|^2 as the live module is now; ENDLESS at most."""
     off, added = 0.0, 0.0
     for inputs, outputs in zip(held.inputs.split(1), held.outputs.split(1), strict=True):
         target = outputs.to(block.stream.device)
         off += float((block.run(inputs).float() - target).square().sum())
         added += float((target - inputs.to(block.stream.device).float()).square().sum())
-    return off / added if added else off
+    error = off / added if added else off
+    return error if error < ENDLESS else ENDLESS
 
 
 def release(block: LiveBlock, task: BlockTask) -> None:

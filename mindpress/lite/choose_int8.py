@@ -4,8 +4,6 @@ As in `choose`, candidates run on tokens that were held out of the statistics, h
 activations; so smoothing that makes a block worse than plain rounding is never used.
 """
 
-from math import isfinite
-
 import torch
 
 from mindpress.calib.stream import LiveBlock
@@ -43,7 +41,7 @@ def choose_int8(block: LiveBlock, task: BlockTask, seen: Rows, held: HeldOut) ->
         release(block, task)
         smoothed = int8_block(weights, task, scales, SMOOTHED)
         tried[SMOOTHED] = int8_disturbance(block, smoothed, held)
-        if tried[SMOOTHED] < tried[PLAIN] or not isfinite(tried[PLAIN]):
+        if tried[SMOOTHED] < tried[PLAIN]:
             best = smoothed
     check_error(block, tried[best.method])
     sites = {
