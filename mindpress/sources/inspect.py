@@ -108,7 +108,7 @@ def _folder_format(folder: ModelFolder) -> dict[str, Any]:
         return {"format": "safetensors", "dtype": folder.shape.dtype}
     widths = sorted({layout.of(name).spec.bits for name in folder.coded})
     floats = len(linear_sizes(folder.architecture, folder.shape)) - len(folder.coded)
-    beside = f", {floats} linears {folder.shape.dtype}" if floats else ""
+    beside = f", {floats} in {folder.shape.dtype}" if floats else ""
     order = ", groups out of order: computed in floats" if folder.scattered else ""
     return {
         "format": layout.label + order,

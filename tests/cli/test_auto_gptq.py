@@ -136,7 +136,8 @@ def test_more_bits_where_they_matter(run, model, tmp_path):
     assert made.code == 0, made.err
     assert "measure sensitivity" in made.err
     assert "of linears alone 6." in made.out
-    assert json.loads(run("inspect", tmp_path / "mixed", "--json").out)["dtype"] == "int4 and int8"
+    told = json.loads(run("inspect", tmp_path / "mixed", "--json").out)["dtype"]
+    assert told == "int4 and int8, 1 in float16"
     card = (tmp_path / "mixed" / "README.md").read_text()
     assert "--target-bpw 6.5" in card
     assert "| bits of the " in card

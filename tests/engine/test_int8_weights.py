@@ -178,7 +178,7 @@ def test_a_model_that_fits_in_int8_only_is_not_refused(tmp_path, monkeypatch):
 def test_a_row_with_one_scale_is_not_shared_out(tmp_path):
     save_tiny("llama", tmp_path, tokenizer=False)
     source = open_folder(round_folder(tmp_path))
-    with pytest.raises(ConfigError, match="tp 2: 1 groups of `output` cannot be shared out"):
+    with pytest.raises(ConfigError, match="tp 2: 1 groups of `down` cannot be shared out"):
         load_decoder(source, EngineConfig("cpu"), share=Share(0, 2, lambda x: x))
 
 
