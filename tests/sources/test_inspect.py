@@ -81,6 +81,7 @@ def test_a_cache_without_a_side_file_is_what_lmdeploy_makes_of_it(tmp_path):
     assert inspect_path(tmp_path / "0.5").cache == CacheSpec(8)
     weights = tmp_path / "0.3" / "triton_models" / "weights"
     (weights / "layers.0.past_kv_scale.0.weight").unlink()
+    (tmp_path / "0.3" / "manifest.json").unlink()  # LMDeploy writes none
     assert "takes a scale of 1" in inspect_path(tmp_path / "0.3").problems[0]
 
 
