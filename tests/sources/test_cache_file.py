@@ -182,8 +182,14 @@ def test_without_a_side_file_the_scales_of_lmdeploy_count(workspace, side):
     assert scales.keys.scale[0, 0] != scales.keys.scale[0, 1]  # of two ranks
 
 
-def test_no_scales_at_all_are_none(workspace, side):
+def without_ours(workspace, side):
+    """The workspace as LMDeploy writes one."""
     side.unlink()
+    (workspace / "manifest.json").unlink()
+
+
+def test_no_scales_at_all_are_none(workspace, side):
+    without_ours(workspace, side)
     for file in (workspace / "triton_models" / "weights").glob("*past_kv_scale*"):
         file.unlink()
     assert read_cache_scales(open_workspace(workspace)) is None
@@ -208,7 +214,7 @@ def test_files_count_only_where_the_config_asks_for_them(workspace, side):
     ],
 )
 def test_damaged_files_of_lmdeploy_are_named(contents, named, workspace, side):
-    side.unlink()
+    without_ours(workspace, side)
     file = workspace / "triton_models" / "weights" / "layers.0.past_kv_scale.1.weight"
     file.unlink()
     if contents is not None:
