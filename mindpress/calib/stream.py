@@ -161,7 +161,10 @@ class BlockStream:
         """What the model passes to block `index` beside hidden states of this size."""
         size = (hidden.shape[0], hidden.shape[1])
         if size not in self._calls:
-            self._calls[size] = _record(self._decoder, hidden)
+            try:
+                self._calls[size] = _record(self._decoder, hidden)
+            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+                raise _refused(self.source, error) from None
         return self._calls[size][index]
 
 
@@ -221,10 +224,7 @@ def _decoder_on_meta(source: ModelFolder) -> Any:
         with torch.device("meta"), no_init_weights():
             model = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # noqa: BLE001 - its checks of a config raise many kinds
-        raise InputError(
-            f"{source.folder / 'config.json'}: transformers refuses it: {error}",
-            hint="correct the value, or download the file again",
-        ) from None
+        raise _refused(source, error) from None
     named, found = source.architecture.hf_class, type(model).__name__
     # InternLM3 is no class of transformers, which runs it as Llama.
     if found != (named if hasattr(transformers, named) else LLAMA.hf_class):
@@ -234,6 +234,13 @@ def _decoder_on_meta(source: ModelFolder) -> Any:
             hint="correct `model_type`, or download the file again",
         )
     return model.get_decoder().eval()
+
+
+def _refused(source: ModelFolder, error: Exception) -> InputError:
+    return InputError(
+        f"{source.folder / 'config.json'}: transformers refuses it: {error}",
+        hint="correct the value, or download the file again",
+    )
 
 
 def llama_fields(shape: ModelShape) -> dict[str, Any]:

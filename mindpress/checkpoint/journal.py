@@ -34,7 +34,9 @@ class Journal:
         try:
             saved = json.loads(self._file.read_text(encoding="utf-8"))
             known, state = saved["fingerprint"], saved["state"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if not isinstance(state, dict):
+                raise TypeError(f"a state that is a {type(state).__name__}")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise self.damaged(error) from None
         if known != self._fingerprint:
             raise ConfigError(

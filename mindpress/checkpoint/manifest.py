@@ -80,14 +80,23 @@ def check_sizes(folder: Path) -> None:
     may be edited: config.json is checked against the weights, and the rest is the user's.
     """
     for name, entry in (load_manifest(folder) or {}).items():
+        if not is_weight(name):
+            continue
         file = folder / name
-        size = file.stat().st_size if file.is_file() else None
-        if is_weight(name) and size != entry.bytes:
+        size = _size(file)
+        if size != entry.bytes:
             found = "is missing" if size is None else f"has {size} bytes"
             raise InputError(
                 f"{file}: {found}, {NAME} says {entry.bytes} bytes",
                 hint="the folder was changed or copied in part; write or copy it again",
             )
+
+
+def _size(file: Path) -> int | None:
+    try:
+        return file.stat().st_size if file.is_file() else None
+    except OSError:  # a name that no file can have
+        return None
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def _kind(annotation: Any) -> str:
 
 def _default(parameter: inspect.Parameter) -> str:
     value = parameter.default
-    if value is None or value is False:
+    if value is None or value is False or value is inspect.Parameter.empty:
         return ""
     return f"`{value}`"
 

@@ -3,14 +3,14 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mindpress.checkpoint.disk import disk_errors
 from mindpress.checkpoint.journal import Journal
 from mindpress.checkpoint.locking import locked
-from mindpress.errors import ConfigError, InputError, NumericError
+from mindpress.errors import ConfigError, InputError, NumericError, ResourceError
 from mindpress.events import Listener, Note
 from mindpress.sources.folder import ModelFolder
 from mindpress.sources.source import ModelSource
@@ -73,7 +73,7 @@ def kept_beside(
         with disk_errors(folder):
             folder.mkdir(exist_ok=True)
         saver = _Saver(Journal(folder, fingerprint), overwrite=overwrite)
-        if saver.values:
+        if saver.holds_figures:
             listener(Note("going on with what an interrupted run has measured"))
         try:
             yield Kept(saver.values, saver.changed)
@@ -81,7 +81,11 @@ def kept_beside(
             _delete(folder)
             raise
         except BaseException:
-            saver.save()
+            if saver.holds_figures:
+                with suppress(ResourceError):  # what ended the run is worth more words
+                    saver.save()
+            else:
+                _delete(folder)
             raise
         _delete(folder)
 
@@ -109,6 +113,11 @@ class _Saver:
         self._earlier = float(self.values.get("seconds", 0.0))
         self._begun = time.monotonic()
         self._saved = -SECONDS_BETWEEN_SAVES
+
+    @property
+    def holds_figures(self) -> bool:
+        """Whether anything was measured."""
+        return bool(self.values.keys() - {"seconds"})
 
     def changed(self) -> None:
         if time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES:

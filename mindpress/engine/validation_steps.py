@@ -28,7 +28,7 @@ from mindpress.engine.settings import Validation
 from mindpress.engine.throughput import measure
 from mindpress.engine.validation_report import DatasetFigures, ModelFigures
 from mindpress.engine.vocabulary import check_ids
-from mindpress.errors import ConfigError, InputError
+from mindpress.errors import ConfigError, InputError, NumericError
 from mindpress.events import Listener, Note
 from mindpress.sources.inspect import Inspection, inspect_path
 from mindpress.sources.opening import open_source
@@ -138,13 +138,13 @@ def measure_subject(
 
     Peak memory: as `load_decoder` says.
     """
+    verify_weights(Path(subject.inspection.path), say)
     earlier = kept.get("figures")
     if earlier:
-        return load_decoder(subject.source, engine, say), ModelFigures(**earlier)
-    verify_weights(Path(subject.inspection.path), say)
+        return _loaded(subject, engine, say), ModelFigures(**earlier)
     device = choose_device(engine.device)
     with PeakMemory(device) as peak:
-        decoder = load_decoder(subject.source, engine, say)
+        decoder = _loaded(subject, engine, say)
         speed = measure(decoder)
     figures = ModelFigures(
         path=subject.path,
@@ -163,6 +163,14 @@ def measure_subject(
     )
     kept.put("figures", asdict(figures))
     return decoder, figures
+
+
+def _loaded(subject: Subject, engine: EngineConfig, say: Listener) -> Decoder:
+    """Its weights in memory; errors say which of several models they are of."""
+    try:
+        return load_decoder(subject.source, engine, say)
+    except NumericError as error:
+        raise NumericError(f"{subject.path}: {error}", hint=error.hint) from None
 
 
 def score_texts(

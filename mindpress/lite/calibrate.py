@@ -158,7 +158,7 @@ class _Run:
         try:
             clamped = [bool(changed) for changed in saved["clamped"]]
             self.writer.resume(saved["writer"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.journal.damaged(error) from None
         listener(Note(f"going on after layer {len(clamped)} of an interrupted run"))
         return clamped

@@ -13,18 +13,17 @@ from mindpress.calib.hidden import Part, hidden_states, put
 from mindpress.calib.stream import BlockStream
 from mindpress.checkpoint.disk import sync
 from mindpress.checkpoint.manifest import file_digest
-from mindpress.checkpoint.replacing import replace_file
 from mindpress.errors import ConfigError, InputError
 from mindpress.lite.inputs import Tokens, embedded
 from mindpress.lite.recipe import Propagation
 
 FOLLOWED_SPILL = "followed-states.bin"
 KEPT = "followed-after-{}.bin"
-# Holds the number of blocks after which the kept states are bfloat16 in the place of float16.
-WIDE = "followed-in-bfloat16"
 Which = Literal["original", "followed"]
 
 Hidden = Float[Tensor, "samples tokens hidden"]
+# SHA-256 of kept states, and their type: float16 may have become bfloat16.
+Followed = dict[str, str]
 
 
 @dataclass(slots=True)
@@ -46,47 +45,43 @@ class HiddenStates:
             raise ConfigError(f"a walk needs the hidden states of the {which} path")
         return hidden
 
-    def put(self, which: Which, some: slice, found: Part, block: int) -> bool:
-        """Write what `block` made of some samples; whether that took bfloat16 from now on."""
+    def put(self, which: Which, some: slice, found: Part) -> bool:
+        """Write what a block made of some samples; whether that took bfloat16 from now on."""
         before = self.of(which)
         after = put(before, some, found)
         if which == "original":
             self.original = after
         else:
             self.followed = after
-        widened = after.dtype != before.dtype
-        if widened and which == "followed":
-            replace_file(self.folder / WIDE, str(block + 1).encode())
-        return widened
+        return after.dtype != before.dtype
 
-    def save(self, done: int) -> str | None:
-        """Keep `followed` as it is after `done` blocks; the SHA-256 of what is kept."""
+    def save(self, done: int) -> Followed | None:
+        """Keep `followed` as it is after `done` blocks; what tells it from anything else."""
         if self.followed is None:
             return None
         kept, data = self.folder / KEPT.format(done), _bytes(self.followed).numpy().data
         kept.write_bytes(data)
         sync(kept)
-        return sha256(data).hexdigest()
+        return {"sha256": sha256(data).hexdigest(), "dtype": str(self.followed.dtype)}
 
     def forget(self, done: int) -> None:
         """Delete what was kept after `done` blocks."""
         (self.folder / KEPT.format(done)).unlink(missing_ok=True)
 
-    def load(self, done: int) -> None:
+    def load(self, done: int, saved: Followed | None) -> None:
         """Go on after `done` blocks, with what `check_kept` has found to be whole."""
-        if self.followed is None or not done:
+        if self.followed is None or saved is None:
             return
-        wide = self.folder / WIDE
-        if wide.is_file() and int(wide.read_text()) <= done:
+        if saved["dtype"] == str(torch.bfloat16):
             self.followed = self.followed.view(torch.bfloat16)
         kept, into = str(self.folder / KEPT.format(done)), _bytes(self.followed)
         into.copy_(torch.from_file(kept, shared=False, size=len(into), dtype=torch.uint8))
 
 
-def check_kept(folder: Path, done: int, digest: str | None) -> None:
-    """Refuse states kept after `done` blocks that are not those of `digest`; None is none kept."""
+def check_kept(folder: Path, done: int, saved: Followed | None) -> None:
+    """Refuse states kept after `done` blocks that are not those `saved`; None is none kept."""
     kept = folder / KEPT.format(done)
-    if digest is not None and not (kept.is_file() and file_digest(kept) == digest):
+    if saved is not None and not (kept.is_file() and file_digest(kept) == saved["sha256"]):
         raise InputError(
             f"{kept}: the hidden states of an interrupted run are damaged",
             hint="add --overwrite to start afresh",

@@ -27,7 +27,7 @@ from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.lite.card import model_card
 from mindpress.lite.choose import PLAIN
 from mindpress.lite.compensated import Compensation
-from mindpress.lite.hidden_states import HiddenStates, check_kept, first_states
+from mindpress.lite.hidden_states import Followed, HiddenStates, check_kept, first_states
 from mindpress.lite.inputs import check_weights, draw_tokens, hidden_bytes, input_files
 from mindpress.lite.mixture import Mixture
 from mindpress.lite.output import block_output, output_config, output_names
@@ -141,6 +141,7 @@ class _Run:
             smooths=recipe.smooths,
         )
         self.mixture: Mixture | None = None
+        self.followed: Followed | None = None
 
     def choose_widths(self, listener: Listener) -> None:
         """Find the bits of every site, where the recipe leaves a choice."""
@@ -159,7 +160,7 @@ class _Run:
         if earlier == len(self.stream):
             return
         states = first_states(self.stream, self.tokens, self.staged.aside, recipe.path)
-        states.load(earlier)
+        states.load(earlier, self.followed)
         walk = _walk(recipe, self.task, states)
         listener(Started("quantize", len(self.stream)))
         for index in range(len(self.stream)):
@@ -173,7 +174,7 @@ class _Run:
             states.forget(index)
             listener(Advanced(index + 1, layers[-1].method, layers[-1].figures))
 
-    def _save(self, layers: list[LayerReport], followed: str | None) -> None:
+    def _save(self, layers: list[LayerReport], followed: Followed | None) -> None:
         """Everything that it takes to go on after these layers is on the disk when this returns."""
         self.writer.sync()
         done = [asdict(layer) for layer in layers]
@@ -221,8 +222,9 @@ class _Run:
             layers = [LayerReport(**layer) for layer in saved["layers"]]
             self.writer.resume(saved["writer"])
             self.mixture = Mixture.load(saved["mixture"]) if saved["mixture"] else None
-            check_kept(self.staged.aside, len(layers), saved["followed"])
-        except (KeyError, TypeError) as error:
+            self.followed = saved["followed"]
+            check_kept(self.staged.aside, len(layers), self.followed)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.journal.damaged(error) from None
         done = f"after layer {len(layers)}" if layers else "with the sensitivities"
         listener(Note(f"going on {done} of an interrupted run"))

@@ -156,7 +156,7 @@ class Walk:
                     statistics.add(held[name])
                 held.clear()
                 if keep:
-                    self._put(block, which, some, found)
+                    self._put(which, some, found)
 
     def _outputs(
         self, block: LiveBlock, hidden: Hidden
@@ -169,7 +169,7 @@ class Walk:
     def _held_and_put(self, block: LiveBlock, inputs: Hidden, which: Which) -> HeldOut:
         """What the block makes of the samples held out, which goes on to the next one too."""
         held = HeldOut(inputs, self._outputs(block, inputs))
-        self._put(block, which, slice(len(self.states.of(which)) - len(inputs), None), held.outputs)
+        self._put(which, slice(len(self.states.of(which)) - len(inputs), None), held.outputs)
         return held
 
     def _advance(self, block: LiveBlock, which: Which) -> None:
@@ -180,11 +180,11 @@ class Walk:
             return block.run(self.states.of(which)[some])
 
         for some, found in self.batches.run(len(self._early(which)), run):
-            self._put(block, which, some, found)
+            self._put(which, some, found)
         self._held_and_put(block, before, which)
 
-    def _put(self, block: LiveBlock, which: Which, some: slice, found: Hidden) -> None:
-        if self.states.put(which, some, found, block.index):
+    def _put(self, which: Which, some: slice, found: Hidden) -> None:
+        if self.states.put(which, some, found):
             self._notes.append(WIDENED)
 
     def _early(self, which: Which) -> Part:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -64,3 +66,13 @@ def test_a_config_that_transformers_reads_otherwise_is_refused(tmp_path, changes
     edit_config(folder, **changes)
     with pytest.raises(InputError, match=named):
         BlockStream(open_folder(folder), CPU, torch.float32)
+
+
+def test_a_config_that_transformers_runs_into_is_refused_with_its_name(tmp_path):
+    """A layer that slides, and no window: found by `tests.stress.mutate` (70707)."""
+    folder = save_tiny("gemma2", tmp_path / "m", num_hidden_layers=2)
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "sliding_window": None}))
+    stream = BlockStream(open_folder(folder), CPU, torch.float32)
+    with stream.block(0) as block, pytest.raises(InputError, match="transformers refuses it"):
+        block.run(torch.zeros(1, 4, stream.source.shape.hidden))
