@@ -10,7 +10,7 @@ from mindpress.kernels.native.build import compiler
 
 ROOT = Path(__file__).parents[2]
 SHORT = {
-    "kill": ["--kills", "8", "--command", "auto-awq nearest", "--command", "convert"],
+    "kill": ["--kills", "4", "--command", "auto-awq nearest", "--command", "convert"],
     "failing_write": ["--command", "convert", "--every", "30", "--first", "5"],
     "identical": ["--command", "auto-awq nearest"],
 }
