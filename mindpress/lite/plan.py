@@ -12,24 +12,18 @@ from mindpress.errors import ConfigError, InputError
 from mindpress.formats.layout import Layout
 from mindpress.formats.quantized import WHOLE_ROW, QuantSpec
 from mindpress.formats.written import wider_than, written_layout
+from mindpress.lite.peak import peak_memory, states_bytes
 from mindpress.lite.recipe import Recipe
-from mindpress.lite.row_sample import ROWS_KEPT
-from mindpress.lite.sensitivity import MEASURED_TOKENS
 from mindpress.lite.sites import sites_of
 from mindpress.lite.sizes import LinearSizes, PlannedLinear
 from mindpress.lite.task import IN_FLOATS, SiteWidths
-from mindpress.models.shape import ModelShape
 from mindpress.models.tensors import Shapes, block_tensors, linear_shape, outer_tensors
 from mindpress.sources.folder import ModelFolder, open_folder
 
 FLOATS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 USUAL_GROUPS = (128, 64, 32)
-BYTES_FLOAT32 = 4
-SITES = 4
 # They read folders whose linears all have one width.
 ONE_WIDTH = ("LMDeploy",)
-# X^T X and the factor of its inverse; what observes the original path beside it, the drift.
-SITE_SQUARES = {"original": 2, "quantized": 2, "asymmetric": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +150,8 @@ def plan_quantization(recipe: Recipe) -> QuantizationPlan:
         linear_bytes=linear_bytes,
         bytes_before=source.checkpoint.nbytes,
         bytes_after=linear_bytes + _other_bytes(source, sizes),
-        peak_memory=_peak_memory(source, recipe, length),
-        hidden_bytes=_hidden_bytes(source, recipe, length),
+        peak_memory=peak_memory(source, recipe, length),
+        hidden_bytes=states_bytes(source, recipe, length),
         notes=tuple(_notes(recipe, source, sizes, length)),
     )
 
@@ -245,50 +239,6 @@ def _other_bytes(source: ModelFolder, sizes: LinearSizes) -> int:
     block = elements(block_tensors(source.architecture, source.shape)) - sizes.weights
     outer = elements(outer_tensors(source.architecture, source.shape))
     return sizes.stored.itemsize * (outer + source.shape.layers * block)
-
-
-def _peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
-    """Of the moment that takes most: one block in float32 while a candidate is tried, or a site
-    while it is compensated; with X^T X, a batch and the hidden states.
-    """
-    shape, calibration = source.shape, recipe.calibration
-    block = elements(block_tensors(source.architecture, shape))
-    hessians = 2 * shape.hidden**2 + (shape.heads * shape.head_dim) ** 2 + shape.inner**2
-    # Activations, and what each site is fed, which is counted once the batch is complete.
-    batch = calibration.batch_size * length * (5 * shape.hidden + 4 * shape.inner)
-    largest = max(shape.inner * shape.hidden, 1)
-    table = shape.vocab * shape.hidden * 2
-    trial = BYTES_FLOAT32 * (block + batch + 3 * largest) + 2 * block
-    if recipe.algorithm == "smooth_quant":
-        rows = 2 * shape.hidden + shape.heads * shape.head_dim + shape.inner
-        trial += BYTES_FLOAT32 * ROWS_KEPT * rows
-    elif recipe.searches or recipe.path == "original":
-        trial += BYTES_FLOAT32 * hessians
-    measuring = 0
-    if recipe.target_bpw is not None:
-        measuring = max(BYTES_FLOAT32 * block, table) + _measuring_bytes(shape)
-    if recipe.rounding == "nearest":
-        most = max(trial, table, measuring)
-        return most + _hidden_bytes(source, recipe, length)
-    stored = block * (
-        FLOATS.get(shape.dtype, torch.float32).itemsize if recipe.path != "original" else 0
-    )
-    squares = SITE_SQUARES[recipe.path] * max(shape.hidden, shape.inner) ** 2
-    site = block + BYTES_FLOAT32 * (squares + 2 * largest + batch)
-    most = max(trial + stored, site + stored, table, measuring)
-    return most + _hidden_bytes(source, recipe, length)
-
-
-def _measuring_bytes(shape: ModelShape) -> int:
-    """Of the hidden states that tell how sensitive every site is, and of predictions of two."""
-    states = (2 + SITES * shape.layers) * shape.hidden
-    return BYTES_FLOAT32 * MEASURED_TOKENS * (states + 3 * shape.vocab)
-
-
-def _hidden_bytes(source: ModelFolder, recipe: Recipe, length: int) -> int:
-    """Of the original path or of the quantized one; asymmetric calibration holds both."""
-    sets = 2 if recipe.path == "asymmetric" else 1
-    return sets * recipe.calibration.samples * length * source.shape.hidden * 2
 
 
 def _notes(

@@ -104,7 +104,7 @@ def _error(number: int) -> int:
 def run(names: list[str], every: int, first: int, folder: Path) -> Iterator[tuple[str, Tally]]:
     """Every call, or one of so many, of these commands."""
     forked = ForkedCommands(folder)
-    inputs = make_inputs(folder, lambda arguments: _must(forked, arguments, folder))
+    inputs = make_inputs(folder, lambda arguments: forked.must(arguments, folder))
     room = folder / "rooms"
     room.mkdir()
     for name in names:
@@ -113,12 +113,6 @@ def run(names: list[str], every: int, first: int, folder: Path) -> Iterator[tupl
             trials.trial(number)
         print(f"{name}: {trials.tally}", flush=True)  # noqa: T201
         yield name, trials.tally
-
-
-def _must(forked: ForkedCommands, arguments: list[str], folder: Path) -> None:
-    ended = forked.run(arguments, folder)
-    if ended.code:
-        raise SystemExit(ended.output)
 
 
 def main() -> None:

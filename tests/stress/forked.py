@@ -64,6 +64,12 @@ class ForkedCommands:
         output = self._log.read_text(encoding="utf-8", errors="replace")
         return Ended(os.waitstatus_to_exitcode(status), output, self._calls.value, seconds)
 
+    def must(self, arguments: Sequence[str], watched: Path) -> None:
+        """Run a command that has to end well."""
+        ended = self.run(arguments, watched)
+        if ended.code:
+            raise SystemExit(ended.output)
+
     def _become(self, arguments: Sequence[str], watched: Path, fault: Fault | None) -> None:
         from mindpress.cli.commands import run
 

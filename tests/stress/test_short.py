@@ -18,8 +18,8 @@ SHORT = {
 
 @pytest.mark.parametrize("script", SHORT)
 def test_it_finds_no_fault(script):
-    if script != "identical" and compiler() is None:
-        pytest.skip("no C++ compiler")
+    if script == "failing_write" and compiler() is None:
+        pytest.skip("no C++ compiler; full disks are also in tests/checkpoint and tests/convert")
     call = [sys.executable, "-m", f"tests.stress.{script}", *SHORT[script]]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
