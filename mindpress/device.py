@@ -20,3 +20,12 @@ def choose_device(name: str) -> "torch.device":
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def compute_type(device: "torch.device", stored: "torch.dtype") -> "torch.dtype":
+    """What the blocks of a model compute in while they are calibrated: float32 on a CPU, where
+    products of 16 bits are slow; the stored type on a GPU.
+    """
+    import torch
+
+    return torch.float32 if device.type == "cpu" else stored

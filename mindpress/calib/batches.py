@@ -10,6 +10,13 @@ from mindpress.errors import ResourceError
 Result = TypeVar("Result")
 
 
+def saved_sizes(saved: list[int], layers: int) -> list[int]:
+    """The sizes of so many finished layers, as a journal has them; ValueError for anything else."""
+    if len(saved) != layers or not all(isinstance(size, int) and size > 0 for size in saved):
+        raise ValueError(f"batch sizes {saved} of {layers} layers")
+    return list(saved)
+
+
 class Batches:
     """`size` samples at once, half as many from the moment when the GPU has no memory for them.
 

@@ -2,7 +2,7 @@
 
 The mathematics is transformers' own: the model is built on the meta device, a block's tensors
 are read from the checkpoint when it is its turn, and what the model passes to its blocks (masks,
-rotary positions) is recorded by running its forward once with stubs in their place.
+rotary positions) is recorded before (block_calls.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mindpress.calib.block_calls import Call, record_calls
 from mindpress.calib.key_values import KeyValues
 from mindpress.errors import InputError
-from mindpress.formats.finite import check_finite
+from mindpress.formats.finite import check_finite, is_finite
 from mindpress.formats.fusion import fuse
 from mindpress.formats.quantized import QuantizedWeight
 from mindpress.models.description import Architecture, Role
@@ -36,14 +37,6 @@ OVERFLOWS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What the model passes to one of its blocks beside the hidden states."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class LiveBlock:
     """A block whose weights are in memory, and what the model passes to it."""
 
@@ -54,18 +47,36 @@ class LiveBlock:
     def run(self, hidden: Hidden, key_values: KeyValues | None = None) -> Hidden:
         """The output for a batch of inputs, in the stream's type on its device.
 
-        `key_values` is given the keys, after the rotary embedding, and the values.
+        `key_values` is given the keys, after the rotary embedding, and the values. A block in which
+        float16 overflows is run again in float32, and stays in it.
         """
+        out = self._run(hidden, key_values)
+        return self._run(hidden, key_values) if self._widens(out) else out
+
+    def _run(self, hidden: Hidden, key_values: KeyValues | None = None) -> Hidden:
+        if self.stream.widened:
+            self.module.to(self.stream.dtype)
         x = hidden.to(self.stream.device, self.stream.dtype)
         call = self.stream.call(self.index, x)
         with torch.no_grad():
             out = self.module(x, *call.args, **{**call.kwargs, "past_key_values": key_values})
         return out[0] if isinstance(out, tuple) else out
 
+    def _widens(self, *found: Tensor) -> bool:
+        """Whether these are infinite in float16, which the stream leaves until the next block."""
+        if self.stream.dtype != torch.float16 or all(map(is_finite, found)):
+            return False
+        self.stream.dtype = torch.float32
+        return True
+
     def inputs_of(self, modules: tuple[str, ...], hidden: Hidden) -> list[Tensor]:
         """What these modules, in the order they run, are fed for a batch of inputs of the block,
         which runs up to the last of them.
         """
+        found = self._inputs_of(modules, hidden)
+        return self._inputs_of(modules, hidden) if self._widens(*found) else found
+
+    def _inputs_of(self, modules: tuple[str, ...], hidden: Hidden) -> list[Tensor]:
         found: list[Tensor] = []
 
         def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -78,7 +89,7 @@ class LiveBlock:
                 module = self.module.get_submodule(name)
                 hooks.enter_context(module.register_forward_pre_hook(keep, prepend=True))
             with suppress(_ReachedError):
-                self.run(hidden)
+                self._run(hidden)
         return found
 
     def copy(self) -> "LiveBlock":
@@ -105,14 +116,20 @@ class BlockStream:
 
     def __init__(self, source: ModelFolder, device: torch.device, dtype: torch.dtype) -> None:
         self.source, self.device, self.dtype = source, device, dtype
+        self._usual = dtype
         runs_as = source.architecture.runs_as
         self.runs: Architecture = describe(runs_as) if runs_as else source.architecture
         self._decoder = _decoder_on_meta(source)
         self._decoder.rotary_emb = type(self._decoder.rotary_emb)(self._decoder.config).to(device)
-        self._calls: dict[tuple[int, int], list[Call]] = {}
+        self._calls: dict[tuple[int, int, torch.dtype], list[Call]] = {}
 
     def __len__(self) -> int:
         return self.source.shape.layers
+
+    @property
+    def widened(self) -> bool:
+        """Whether the block that is live takes a type of more range than the others."""
+        return self.dtype != self._usual
 
     def embed(self, tokens: Int[Tensor, "samples tokens"], into: Hidden) -> None:
         """Write the input of the first block to `into` (rounded to its dtype)."""
@@ -137,6 +154,7 @@ class BlockStream:
             yield LiveBlock(index, block, self)
         finally:
             block.to("meta")
+            self.dtype = self._usual
 
     def weights(self, index: int) -> Mapping[str, Tensor]:
         """The tensors of a block under the names of the class that runs it.
@@ -159,10 +177,10 @@ class BlockStream:
 
     def call(self, index: int, hidden: Hidden) -> Call:
         """What the model passes to block `index` beside hidden states of this size."""
-        size = (hidden.shape[0], hidden.shape[1])
+        size = (hidden.shape[0], hidden.shape[1], hidden.dtype)
         if size not in self._calls:
             try:
-                self._calls[size] = _record(self._decoder, hidden)
+                self._calls[size] = record_calls(self._decoder, hidden)
             except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
                 raise _refused(self.source, error) from None
         return self._calls[size][index]
@@ -265,35 +283,3 @@ def llama_fields(shape: ModelShape) -> dict[str, Any]:
             "rope_theta": shape.rope.theta,
         },
     }
-
-
-class _Stub(nn.Module):
-    """Stands in a block's place, hands its input on and keeps what else it was given."""
-
-    def __init__(self, real: nn.Module, calls: list[Call]) -> None:
-        super().__init__()
-        self.__dict__["_real"] = real  # not a submodule: it must not be found by the model
-        self._calls = calls
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["_real"], name)
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self._calls.append(Call(args, kwargs))
-        return hidden_states
-
-
-def _record(decoder: Any, hidden: Hidden) -> list[Call]:
-    calls: list[Call] = []
-    layers, norm = decoder.layers, decoder.norm
-    decoder.layers = nn.ModuleList(_Stub(layer, calls) for layer in layers)
-    decoder.norm = nn.Identity()
-    try:
-        with torch.no_grad():
-            decoder(inputs_embeds=hidden, use_cache=False)
-    finally:
-        decoder.layers, decoder.norm = layers, norm
-    return calls

@@ -48,18 +48,16 @@ State = TypeVar("State")
 class StagedFolder:
     """`with StagedFolder(target, "model") as staged:` write to `staged.path`, commit.
 
-    `staged.aside` holds what is not to appear. Without a commit both are deleted, unless the run is
-    `resumable` and they hold something: then they stay for the next run with the same target.
+    `staged.aside` holds what is not to appear. Without a commit what they hold stays for the next
+    run with the same target, and nothing else does.
     """
 
-    def __init__(
-        self, target: Path, kind: Kind, *, overwrite: bool = False, resumable: bool = False
-    ) -> None:
+    def __init__(self, target: Path, kind: Kind, *, overwrite: bool = False) -> None:
         self.target = target.resolve()
         self._kind: Kind = kind
         self.aside = staged_place(self.target)
         self.path, self._old = self.aside / "output", self.aside / "old"
-        self._overwrite, self._resumable = overwrite, resumable
+        self._overwrite = overwrite
         self._lock = ExitStack()
         self._committed = False
         self._made: list[Path] = []
@@ -77,8 +75,6 @@ class StagedFolder:
             self._finish_earlier()
             check_target(self.target, self._kind, overwrite=self._overwrite)
             with disk_errors(self.aside):
-                if not self._resumable:
-                    self.clear()
                 self.path.mkdir(parents=True, exist_ok=True)
             self._lock = undo.pop_all()
         return self
@@ -153,7 +149,7 @@ class StagedFolder:
         self._lock.close()
 
     def _leave(self) -> None:
-        if not self._committed and not (self._resumable and self._begun()):
+        if not self._committed and not self._begun():
             shutil.rmtree(self.aside, ignore_errors=True)
 
     def _begun(self) -> bool:
@@ -219,13 +215,22 @@ def check_space(target: Path, need: int) -> None:
     """
     place = _nearest(target.absolute().parent)
     staged = staged_place(target.resolve())
-    written = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
-    free = shutil.disk_usage(place).free + written
+    with disk_errors(place):
+        free = shutil.disk_usage(place).free + _bytes_below(staged)
     if free < need:
         raise ResourceError(
             f"{place}: {need / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free",
             hint="free some space, or choose another folder",
         )
+
+
+def _bytes_below(folder: Path) -> int:
+    """Of files that another run may be deleting: then of those that were still there."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for file in folder.rglob("*"):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _check_occupied(target: Path, kind: Kind, *, overwrite: bool) -> None:

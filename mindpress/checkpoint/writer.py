@@ -89,18 +89,21 @@ class ShardWriter:
     def resume(self, state: list[dict[str, Any]]) -> None:
         """Continue after the tensors of `state`; anything written later is cut off.
 
-        InputError when what was written before is not as it was written.
+        InputError when what was written before is not as it was written, ResourceError when it
+        cannot be read or cut.
         """
-        shards = []
-        for number, saved in enumerate(state):
-            shard = _Shard(self._part(number), self._reserved, **saved)
-            self._take_back(number)
-            _cut(shard)
-            _check(shard)
-            shards.append(shard)
-        for extra in self._folder.glob("part-*.safetensors"):
-            if extra not in [shard.file for shard in shards]:
-                extra.unlink()
+        shards = [
+            _Shard(self._part(number), self._reserved, **saved)
+            for number, saved in enumerate(state)
+        ]
+        with disk_errors(self._folder):
+            for number, shard in enumerate(shards):
+                self._take_back(number)
+                _cut(shard)
+                _check(shard)
+            for extra in self._folder.glob("part-*.safetensors"):
+                if extra not in [shard.file for shard in shards]:
+                    extra.unlink()
         self._shards = shards
 
     def finish(self) -> None:
@@ -147,7 +150,7 @@ class ShardWriter:
 def _cut(shard: _Shard) -> None:
     """Drop what was written after the journal was; refuse a shard that lacks something."""
     there = shard.file.stat().st_size if shard.file.is_file() else 0
-    if there < shard.begin + shard.size:
+    if shard.size < 0 or there < shard.begin + shard.size:
         raise _damaged(shard, f"{there} bytes of {shard.begin + shard.size}")
     os.truncate(shard.file, shard.begin + shard.size)
 

@@ -47,7 +47,7 @@ def inspect(
     console.heading(f"{path}: {found.kind}")
     console.pairs(described(found))
     for problem in found.problems:
-        console.warn(problem)
+        console.error(problem)
     if found.problems:
         raise typer.Exit(InputError.exit_code)
 

@@ -75,7 +75,7 @@ def convert_model(
     NumericError for weights and ranges that are not finite, and ResourceError.
     """
     begun, target = time.perf_counter(), settings.target
-    with StagedFolder(target, "workspace", overwrite=settings.overwrite, resumable=True) as staged:
+    with StagedFolder(target, "workspace", overwrite=settings.overwrite) as staged:
         plan = plan_conversion(settings, calibrated=calibrate is not None)
         verify_weights(plan.folder.folder, listener)
         measured = calibrate(staged.aside / "calibration", listener) if calibrate else None

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mindpress import __version__
-from mindpress.calib.batches import Batches
+from mindpress.calib.batches import Batches, saved_sizes
 from mindpress.calib.hidden import put
 from mindpress.calib.statistics import without_overflow
 from mindpress.calib.statistics_file import (
@@ -24,6 +23,7 @@ from mindpress.calib.stream import BlockStream, LiveBlock
 from mindpress.checkpoint.disk import disk_errors
 from mindpress.checkpoint.journal import Journal, fingerprint
 from mindpress.checkpoint.staging import StagedFolder
+from mindpress.device import compute_type
 from mindpress.errors import NumericError
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.formats.cache_scales import CacheRanges, Ranges
@@ -32,7 +32,7 @@ from mindpress.lite.calibration import CalibrationRun
 from mindpress.lite.calibration_plan import CalibrationRequest, check_calibration
 from mindpress.lite.inputs import check_weights, embedded, input_files
 from mindpress.lite.observe import BlockStatistics
-from mindpress.lite.walk import TOO_LONG, WIDENED
+from mindpress.lite.walk import OVERFLOWED, TOO_LONG, WIDENED
 from mindpress.memory import give_back, peak_bytes, return_large_blocks
 from mindpress.sources.signature import cache_signature
 
@@ -82,7 +82,7 @@ def calibrate_model(
     memory: one block, and the hidden states of the calibration set.
     """
     started = time.monotonic()
-    with StagedFolder(target, "statistics", overwrite=overwrite, resumable=True) as staged:
+    with StagedFolder(target, "statistics", overwrite=overwrite) as staged:
         saved = _recorded(run, staged, overwrite=overwrite, listener=listener)
         ranges = saved.ranges
         staged.commit()
@@ -106,7 +106,7 @@ def calibrate_aside(
     The statistics stay unfinished beside `place`, so that the same call after an interruption of
     the job finds them there; who calls deletes them. Raises what `calibrate_model` raises.
     """
-    with StagedFolder(place, "statistics", overwrite=overwrite, resumable=True) as staged:
+    with StagedFolder(place, "statistics", overwrite=overwrite) as staged:
         saved = _recorded(run, staged, overwrite=overwrite, listener=listener)
         return saved.ranges, saved.header
 
@@ -139,8 +139,7 @@ class _Run:
     ) -> None:
         self.run, self.source, self.tokens = run, request.source, request.tokens
         self.staged, self.device = staged, request.device
-        on_cpu = request.device.type == "cpu"  # where products of 16 bits are slow
-        kind = torch.float32 if on_cpu else request.source.embedding_type
+        kind = compute_type(request.device, request.source.embedding_type)
         self.stream = BlockStream(request.source, request.device, kind)
         found = cache_signature(request.source)
         self.writer = StatisticsWriter(staged.path, replace(request.header, signature=found))
@@ -148,6 +147,7 @@ class _Run:
         parts = (__version__, replace(run, clamp=False), request.tokens.numpy().tobytes())
         files = input_files(request.source)
         self.journal = Journal(staged.aside, fingerprint(*parts, files=files))
+        self.batch_sizes: list[int] = []  # of every finished layer
 
     def resume(self, listener: Listener) -> list[bool]:
         """The layers that an earlier run finished; refuses one with other settings."""
@@ -157,6 +157,7 @@ class _Run:
             return []
         try:
             clamped = [bool(changed) for changed in saved["clamped"]]
+            self.batch_sizes = saved_sizes(saved["batch_sizes"], len(clamped))
             self.writer.resume(saved["writer"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.journal.damaged(error) from None
@@ -174,6 +175,7 @@ class _Run:
         for index in range(len(self.stream)):
             with self.stream.block(index) as block:
                 if index < done:
+                    passing.batches.size = self.batch_sizes[index]
                     passing.through(block, None)
                     listener(Advanced(index + 1, "done in an earlier run"))
                     continue
@@ -182,6 +184,7 @@ class _Run:
             give_back()
             if seen.fault:
                 raise _fault(index, seen.fault)
+            self.batch_sizes.append(passing.batches.size)
             self._save(index, seen, clamped, changed=changed)
             listener(Advanced(index + 1, "recorded", _figures(seen)))
 
@@ -200,7 +203,8 @@ class _Run:
         self.writer.layer(index, seen.tensors())
         clamped.append(changed or seen.clamped)
         self.writer.sync()
-        self.journal.save({"writer": self.writer.state, "clamped": clamped})
+        state = {"clamped": clamped, "batch_sizes": self.batch_sizes}
+        self.journal.save({"writer": self.writer.state, **state})
 
 
 class _Passing:
@@ -215,7 +219,7 @@ class _Passing:
     ) -> None:
         self._run, self._watch, self._hidden = run, watch, hidden
         self._tell: Callable[[str], None] = lambda words: listener(Note(words))
-        self._batches = Batches(run.calibration.batch_size, self._tell, hint=TOO_LONG)
+        self.batches = Batches(run.calibration.batch_size, self._tell, hint=TOO_LONG)
 
     def through(self, block: LiveBlock, seen: BlockStatistics | None) -> bool:
         """The hidden states are those behind the block; whether values in them were replaced.
@@ -226,18 +230,22 @@ class _Passing:
         def run(some: slice) -> tuple[Hidden, BlockStatistics | None]:
             if seen is None:
                 return block.run(self._hidden[some]), None
-            own = self._watch(cache_only=self._run.cache_only)
+            own, widened = self._watch(cache_only=self._run.cache_only), block.stream.widened
             with own.watching(block.module):
-                return block.run(self._hidden[some], own.key_values), own
+                out = block.run(self._hidden[some], own.key_values)
+            # What overflowed was recorded, too.
+            return (out, own) if block.stream.widened == widened else run(some)
 
         changed = False
-        for some, (out, own) in self._batches.run(len(self._hidden), run):
+        for some, (out, own) in self.batches.run(len(self._hidden), run):
             if seen and own:
                 seen.join(own)
             if not is_finite(out):
                 self._check_clamp(block, self._hidden[some])
                 out, changed = without_overflow(out), True
             self._put(block, some, out)
+        if block.stream.widened:
+            self._tell(f"layers.{block.index}: {OVERFLOWED}")
         return changed
 
     def _put(self, block: LiveBlock, some: slice, out: Hidden) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mindpress import __version__
+from mindpress.calib.batches import saved_sizes
 from mindpress.calib.stream import BlockStream
 from mindpress.checkpoint.companions import copy_companions
 from mindpress.checkpoint.disk import disk_errors
@@ -22,7 +23,7 @@ from mindpress.checkpoint.staging import (
     check_target,
 )
 from mindpress.checkpoint.writer import ShardWriter, parse_size
-from mindpress.device import choose_device
+from mindpress.device import choose_device, compute_type
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.lite.card import model_card
 from mindpress.lite.choose import PLAIN
@@ -97,7 +98,7 @@ def quantize_model(
     started = time.monotonic()
     return_large_blocks()
     _check_flags(recipe)
-    with StagedFolder(target, "model", overwrite=overwrite, resumable=True) as staged:
+    with StagedFolder(target, "model", overwrite=overwrite) as staged:
         request = check_request(recipe, target, overwrite=overwrite, listener=listener)
         run = _Run(recipe, request, staged)
         layers = staged.resumed(lambda: run.resume(listener))
@@ -123,7 +124,7 @@ class _Run:
         self.recipe, self.plan, self.tokens = recipe, request.plan, request.tokens
         self.staged, self.device, plan = staged, request.device, request.plan
         self.folder = staged.path
-        self.stream = BlockStream(plan.source, self.device, compute_type(self.device, plan))
+        self.stream = BlockStream(plan.source, self.device, compute_type(self.device, plan.stored))
         self.writer = ShardWriter(self.folder, output_names(plan), request.max_shard_bytes)
         tokens = self.tokens.numpy().tobytes()
         self.journal = Journal(
@@ -142,6 +143,7 @@ class _Run:
         )
         self.mixture: Mixture | None = None
         self.followed: Followed | None = None
+        self.batch_sizes: list[int] = []  # of every finished layer
 
     def choose_widths(self, listener: Listener) -> None:
         """Find the bits of every site, where the recipe leaves a choice."""
@@ -165,11 +167,13 @@ class _Run:
         listener(Started("quantize", len(self.stream)))
         for index in range(len(self.stream)):
             if index < earlier:
+                walk.batches.size = self.batch_sizes[index]
                 with self.stream.block(index) as block:
                     walk.repeat(block)
                 listener(Advanced(index + 1, "done in an earlier run"))
                 continue
             layers.append(self._block(index, walk, listener))
+            self.batch_sizes.append(walk.batches.size)
             self._save(layers, states.save(index + 1))
             states.forget(index)
             listener(Advanced(index + 1, layers[-1].method, layers[-1].figures))
@@ -180,7 +184,8 @@ class _Run:
         done = [asdict(layer) for layer in layers]
         mixture = asdict(self.mixture) if self.mixture else None
         state = {"writer": self.writer.state, "layers": done, "followed": followed}
-        self.journal.save({**state, "mixture": mixture})
+        sizes = {"batch_sizes": self.batch_sizes}
+        self.journal.save({**state, **sizes, "mixture": mixture})
 
     def _block(self, index: int, walk: Walk, listener: Listener) -> LayerReport:
         """Quantize and write one; its codes are let go before the next begins."""
@@ -223,6 +228,7 @@ class _Run:
             self.writer.resume(saved["writer"])
             self.mixture = Mixture.load(saved["mixture"]) if saved["mixture"] else None
             self.followed = saved["followed"]
+            self.batch_sizes = saved_sizes(saved["batch_sizes"], len(layers))
             check_kept(self.staged.aside, len(layers), self.followed)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.journal.damaged(error) from None
@@ -235,11 +241,6 @@ def _check_flags(recipe: Recipe) -> tuple[int, torch.device]:
     """Bytes of a shard, and where to compute; ConfigError for what no model could have."""
     asked_layout(recipe)
     return parse_size(recipe.max_shard_size), choose_device(recipe.device)
-
-
-def compute_type(device: torch.device, plan: QuantizationPlan) -> torch.dtype:
-    """float32 on a CPU, where 16-bit products are slow; the stored type on a GPU."""
-    return torch.float32 if device.type == "cpu" else plan.stored
 
 
 def _walk(recipe: Recipe, task: BlockTask, states: HiddenStates) -> Walk:

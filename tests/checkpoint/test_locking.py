@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 from mindpress.checkpoint.manifest import NAME
 from mindpress.checkpoint.staging import StagedFolder
-with StagedFolder(Path(sys.argv[1]), "model", resumable=True) as staged:
+with StagedFolder(Path(sys.argv[1]), "model") as staged:
     (staged.path / "a.txt").write_text("a")
     print("held", flush=True)
     sys.stdin.read()
@@ -50,7 +50,7 @@ def test_a_second_process_is_kept_out(tmp_path):
     )
     holder.kill()
     holder.communicate()
-    with StagedFolder(target, "model", resumable=True) as staged:  # a killed run holds no lock
+    with StagedFolder(target, "model") as staged:  # a killed run holds no lock
         assert (staged.path / "a.txt").read_text() == "a"
 
 
@@ -66,7 +66,7 @@ def test_a_run_is_kept_out_until_the_other_is_done(tmp_path, monkeypatch):
         tried.append(path)
         original(path, *args, **options)
 
-    with StagedFolder(model, "model", overwrite=True, resumable=True) as staged:
+    with StagedFolder(model, "model", overwrite=True) as staged:
         (staged.path / "config.json").write_text("new")
         monkeypatch.setattr(shutil, "rmtree", remove)
         staged.commit()

@@ -43,10 +43,9 @@ def test_it_appears_at_commit_and_nothing_else_stays(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, ResourceError])
-def test_nothing_is_left_behind_after_an_exception(tmp_path, error):
+def test_an_exception_before_anything_was_written_leaves_nothing(tmp_path, error):
     def work() -> None:
-        with StagedFolder(tmp_path / "out", "model") as staged:
-            (staged.path / "a.txt").write_text("a")
+        with StagedFolder(tmp_path / "new" / "out", "model"):
             raise error("stopped")
 
     with pytest.raises(error):
@@ -54,16 +53,23 @@ def test_nothing_is_left_behind_after_an_exception(tmp_path, error):
     assert names(tmp_path) == set()
 
 
-def test_without_a_commit_nothing_appears(tmp_path):
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, ResourceError])
+def test_an_exception_later_leaves_what_was_written_aside(tmp_path, error):
+    def work() -> None:
+        with StagedFolder(tmp_path / "out", "model") as staged:
+            (staged.path / "a.txt").write_text("a")
+            raise error("stopped")
+
+    with pytest.raises(error):
+        work()
+    aside = ".out.partial"
+    assert names(tmp_path) == {aside, f"{aside}/output", f"{aside}/output/a.txt"}
+
+
+def test_it_stays_for_the_next_run(tmp_path):
     with StagedFolder(tmp_path / "out", "model") as staged:
         (staged.path / "a.txt").write_text("a")
-    assert names(tmp_path) == set()
-
-
-def test_a_resumable_one_stays_for_the_next_run(tmp_path):
-    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
-        (staged.path / "a.txt").write_text("a")
-    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
+    with StagedFolder(tmp_path / "out", "model") as staged:
         assert (staged.path / "a.txt").read_text() == "a"
         staged.commit()
     assert names(tmp_path) == {"out", "out/a.txt"}
@@ -76,15 +82,15 @@ def refused(staged: StagedFolder) -> str:
 
 
 def test_a_run_that_is_refused_starts_afresh_when_it_may_overwrite(tmp_path):
-    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
+    with StagedFolder(tmp_path / "out", "model") as staged:
         (staged.path / "sub").mkdir()
         (staged.path / "sub" / "a.txt").write_text("a")
         (staged.aside / "journal.json").write_text("{}")
-    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
+    with StagedFolder(tmp_path / "out", "model") as staged:
         with pytest.raises(ConfigError, match="other settings"):
             staged.resumed(lambda: refused(staged))
         assert (staged.path / "sub" / "a.txt").exists()
-    with StagedFolder(tmp_path / "out", "model", overwrite=True, resumable=True) as staged:
+    with StagedFolder(tmp_path / "out", "model", overwrite=True) as staged:
         assert staged.resumed(lambda: refused(staged)) == "afresh"
 
 
@@ -98,20 +104,20 @@ def test_a_run_killed_while_it_replaces_the_old_output_is_finished(model, tmp_pa
     (aside / "journal.json").write_text("{}")
     model.rename(aside / "old")
     if overwrite:
-        with StagedFolder(model, "model", overwrite=True, resumable=True) as staged:
+        with StagedFolder(model, "model", overwrite=True) as staged:
             assert (model / "config.json").read_text() == "new"
             assert not (staged.aside / "journal.json").exists()
     else:
         with pytest.raises(ConfigError, match="not empty"):
-            StagedFolder(model, "model", resumable=True).__enter__()
+            StagedFolder(model, "model").__enter__()
     assert (model / "config.json").read_text() == "new"
     assert names(tmp_path) == {"out", "out/config.json", "out/report.json"}
 
 
 def test_a_run_killed_while_it_writes_the_manifest_leaves_nothing_of_it(tmp_path):
-    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
+    with StagedFolder(tmp_path / "out", "model") as staged:
         (staged.path / f".{NAME}.new").write_text("{half")
-    with StagedFolder(tmp_path / "out", "model", resumable=True) as staged:
+    with StagedFolder(tmp_path / "out", "model") as staged:
         staged.commit()
     assert load_manifest(tmp_path / "out") == {}
     assert names(tmp_path) == {"out"}
@@ -123,7 +129,7 @@ def test_what_a_run_killed_after_its_renames_left_is_deleted(model, tmp_path):
     (aside / "journal.json").write_text("{}")
     (tmp_path / ".out.lock").touch()
     with pytest.raises(ConfigError, match="not empty"):
-        StagedFolder(model, "model", resumable=True).__enter__()
+        StagedFolder(model, "model").__enter__()
     assert names(tmp_path) == {"out", "out/config.json", "out/report.json"}
 
 
@@ -142,7 +148,8 @@ def test_an_old_output_is_back_when_the_new_one_cannot_be_put_there(model, tmp_p
     with pytest.raises(ResourceError, match="Input/output"):
         work()
     assert (model / "config.json").read_text() == "old"
-    assert names(tmp_path) == {"out", "out/config.json", "out/report.json"}
+    aside = {".out.partial", ".out.partial/output"}  # the new one, for the next run
+    assert names(tmp_path) == {"out", "out/config.json", "out/report.json", *aside}
 
 
 @pytest.mark.parametrize(("mask", "modes"), [(0o022, (0o755, 0o644)), (0o077, (0o700, 0o600))])

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from mindpress.engine.config import EngineConfig
 from mindpress.engine.loader import load_decoder
 from mindpress.engine.perplexity import score_windows
 from mindpress.errors import ResourceError
-from mindpress.events import Note
+from mindpress.events import Advanced, Note
 from mindpress.lite.calibrate import calibrate_model
 from mindpress.lite.quantize import quantize_model
 from mindpress.lite.recipe import Calibration, smooth_quant_recipe
@@ -66,6 +67,30 @@ def test_a_run_is_that_of_the_smaller_batch(llama, tmp_path, room_for, changes):
         "model.layers.0: memory ran out with 8 samples at once: from ",
         "model.layers.0: memory ran out with 4 samples at once: from ",
     ]
+
+
+class StopError(Exception):
+    """Where a run is killed."""
+
+
+@pytest.mark.parametrize(("run", "asked"), [
+    (quantize_model, partial(recipe, rounding="compensated", propagate="asymmetric")),
+    (quantize_model, partial(recipe, rounding="compensated", propagate="quantized")),
+    (calibrate_model, run_of),
+])  # fmt: skip
+def test_a_run_that_goes_on_keeps_the_smaller_batch(llama, tmp_path, room_for, run, asked):
+    def stop(event):
+        if isinstance(event, Advanced) and event.figures:
+            raise StopError
+
+    wanted = asked(llama, calibration=EIGHT)
+    run(asked(llama, calibration=replace(EIGHT, batch_size=2)), tmp_path / "two")
+    room_for(2)
+    with pytest.raises(StopError):
+        run(wanted, tmp_path / "eight", listener=stop)
+    room_for(8)  # other programs have ended meanwhile
+    run(wanted, tmp_path / "eight")
+    assert weights(tmp_path / "eight") == weights(tmp_path / "two")
 
 
 def test_a_calibration_is_that_of_the_smaller_batch(llama, tmp_path, room_for):
