@@ -9,12 +9,16 @@ import pytest
 
 from mindpress.convert.planning import plan_conversion
 from mindpress.convert.settings import Conversion
+from mindpress.engine.bench_plan import plan_bench
+from mindpress.engine.bench_settings import Bench, Load
+from mindpress.engine.chat import plan_chat
+from mindpress.engine.config import EngineConfig
 from mindpress.engine.settings import Validation
 from mindpress.engine.validate import plan_validation
 from mindpress.lite.calibration import CalibrationRun
 from mindpress.lite.calibration_plan import check_calibration
 from mindpress.lite.plan import plan_quantization
-from mindpress.lite.recipe import Calibration, Recipe
+from mindpress.lite.recipe import Calibration, Recipe, smooth_quant_recipe
 from tests.peak_of import peak_of, write_models
 
 # A bound that is further off than this says nothing.
@@ -49,6 +53,33 @@ from mindpress.engine.validate import validate
 def do(model, target, length):
     validate(Validation(str(model), {}, ("excerpt",), length, 2, "cpu", output=target))
 """
+SMOOTH = """
+from mindpress.lite.quantize import quantize_model
+from mindpress.lite.recipe import Calibration, smooth_quant_recipe
+def do(model, target, length):
+    calibration = Calibration("excerpt", 8, length, batch_size=2)
+    quantize_model(smooth_quant_recipe(str(model), calibration), target)
+"""
+CHAT = """
+from mindpress.engine.chat import open_chat
+from mindpress.engine.config import EngineConfig, GenerationConfig
+def do(model, target, length):
+    session = open_chat(model, EngineConfig("cpu", session_len=256))
+    answer = GenerationConfig(max_new_tokens=128, ignore_eos=True, seed=0)
+    list(session.ask("a " * (length // 4), answer))
+"""
+BENCH = """
+from mindpress.engine.bench import bench
+from tests.test_memory_bounds import measurement
+def do(model, target, length):
+    bench(measurement(model, length))
+"""
+
+
+def measurement(model, length):
+    engine = EngineConfig("cpu", max_batch_size=8)
+    return Bench("throughput", str(model), (Load(8, 8),), input_len=length, output_len=8, warmup=0,
+                 repeats=1, against=str(model), engine=engine)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +112,28 @@ def validation(beside):
     return bound
 
 
+def smoothing(model, target):
+    return plan_quantization(smooth_quant_recipe(str(model), SEEN)).peak_memory
+
+
+def chatting(model, target):
+    return plan_chat(model, EngineConfig("cpu", session_len=256)).peak_memory_bytes
+
+
+def measuring(model, target):
+    return plan_bench(measurement(model, 256)).peak_memory_bytes
+
+
 @pytest.mark.parametrize(("work", "bound"), [
     pytest.param(QUANTIZE.format("nearest"), quantization("nearest"), id="auto-awq nearest"),
     pytest.param(QUANTIZE.format("compensated"), quantization("compensated"), id="auto-awq"),
+    pytest.param(SMOOTH, smoothing, id="smooth-quant"),
     pytest.param(CALIBRATE, calibration, id="calibrate"),
     pytest.param(CONVERT, conversion, id="convert"),
     pytest.param(VALIDATE.format("None"), validation(False), id="validate"),
     pytest.param(VALIDATE.format("str(model)"), validation(True), id="validate --against"),
+    pytest.param(CHAT, chatting, id="chat"),
+    pytest.param(BENCH, measuring, id="bench --against"),
 ])  # fmt: skip
 def test_the_peak_is_within_the_bound(models, tmp_path: Path, work, bound):
     said = bound(models[1], tmp_path / "out")

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mindpress.cli.console import Console
+from mindpress.cli.memory_words import at_most, runtime_pairs
 from mindpress.cli.options import (
     CacheShareOpt,
     CacheSizeOpt,
     DeviceOpt,
     DownloadDirOpt,
+    DryRunOpt,
     JsonOpt,
     KernelsOpt,
     MaxBatchSizeOpt,
@@ -109,6 +111,7 @@ def throughput(
     revision: RevisionOpt = None,
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
+    dry_run: DryRunOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -127,7 +130,8 @@ def throughput(
         command=spelled("bench throughput", throughput, values),
         **shared(values, concurrency),
     )
-    measure(settings, Console(as_json=json, quiet=quiet))
+    act = show_plan if dry_run else measure
+    act(settings, Console(as_json=json, quiet=quiet))
 
 
 @app.command("latency")
@@ -154,6 +158,7 @@ def latency(
     revision: RevisionOpt = None,
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
+    dry_run: DryRunOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -169,7 +174,8 @@ def latency(
         command=spelled("bench latency", latency, values),
         **shared(values, max(sizes)),
     )
-    measure(settings, Console(as_json=json, quiet=quiet))
+    act = show_plan if dry_run else measure
+    act(settings, Console(as_json=json, quiet=quiet))
 
 
 def shared(values: Mapping[str, Any], at_once: int) -> dict[str, Any]:
@@ -212,10 +218,31 @@ def spelled(name: str, command: Callable[..., None], values: Mapping[str, Any]) 
     words = ["mindpress", *name.split(), str(values["path"])]
     for option, parameter in inspect.signature(command).parameters.items():
         value, flag = values[option], f"--{option.replace('_', '-')}"
-        if option == "path" or value == parameter.default:
+        if option in ("path", "dry_run") or value == parameter.default:
             continue
         words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words)
+
+
+def show_plan(settings: Bench, console: Console) -> None:
+    """Print what would be measured, and the memory it takes."""
+    from mindpress.engine.bench_plan import plan_bench
+
+    with Progress(console) as listener:
+        plan = plan_bench(settings, listener)
+    console.result(plan.as_dict())
+    console.heading(f"Plan: {settings.command}; nothing was written")
+    for model in plan.models:
+        console.heading(f"\n{model.model}")
+        console.pairs(runtime_pairs(model))
+    console.heading("\nall in memory together")
+    console.pairs(
+        {
+            "against": plan.against,
+            "runs that count": f"{plan.runs} of each model",
+            "peak memory": at_most(plan.peak_memory_bytes),
+        }
+    )
 
 
 def measure(settings: Bench, console: Console) -> None:

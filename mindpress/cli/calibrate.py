@@ -10,6 +10,7 @@ from mindpress.cli.calibration_options import BatchOpt, DatasetOpt, LengthOpt, S
 from mindpress.cli.console import Console
 from mindpress.cli.convert_cache import KvSymOpt
 from mindpress.cli.kv_qparams import BITS, GranularityOpt, KvBitsOpt, Output, write_scales
+from mindpress.cli.memory_words import at_most
 from mindpress.cli.options import (
     DeviceOpt,
     DownloadDirOpt,
@@ -178,7 +179,7 @@ def show_plan(
             "linears of each layer": len(header.linears) or "none, keys and values only",
             "calibration": f"{header.samples} samples of {header.length} tokens",
             "size": size(request.nbytes),
-            "peak memory": f"at most {size(request.peak_memory)} above the bare process",
+            "peak memory": at_most(request.peak_memory),
             "workspace": workspace,
         }
     )

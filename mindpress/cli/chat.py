@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mindpress.cli.console import Console
+from mindpress.cli.memory_words import runtime_pairs
 from mindpress.cli.options import (
     CacheSizeOpt,
     DeviceOpt,
     DownloadDirOpt,
+    DryRunOpt,
     GenerationSeedOpt,
     JsonOpt,
     KernelsOpt,
@@ -36,6 +38,7 @@ from mindpress.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from mindpress.engine.chat import ChatSession
+    from mindpress.engine.runtime_plan import RuntimePlan
 
 ENCODING_HINT = "convert the text to UTF-8"
 
@@ -72,6 +75,7 @@ def chat(
     revision: RevisionOpt = None,
     download_dir: DownloadDirOpt = None,
     trust_remote_code: TrustOpt = False,
+    dry_run: DryRunOpt = False,
     json: JsonOpt = False,
     quiet: QuietOpt = False,
 ) -> None:
@@ -100,11 +104,14 @@ def chat(
         cache_memory=cache_bytes(cache_memory),
     )
     console = Console(as_json=json, quiet=quiet)
+    place = Place(path, revision, download_dir, trust_remote_code)
+    if dry_run:
+        show_plan(planned(place, engine, console), console)
+        return
     question = readable(prompt, "--prompt") if prompt is not None else piped()
     system = system and readable(system, "--system")
     if question is None and json:
         raise ConfigError("--json: a conversation is no single object", hint="add --prompt TEXT")
-    place = Place(path, revision, download_dir, trust_remote_code)
     session = opened(place, engine, system, console)
     if question is None:
         talk(session, config, console)
@@ -166,6 +173,27 @@ def opened(
             trust_remote_code=place.trust_remote_code,
             listener=listener,
         )
+
+
+def planned(place: Place, engine: EngineConfig, console: Console) -> "RuntimePlan":
+    """What the conversation would take."""
+    from mindpress.checkpoint.hub import local_folder
+    from mindpress.engine.chat import plan_chat
+
+    with Progress(console) as listener:
+        return plan_chat(
+            local_folder(place.path, revision=place.revision, download_dir=place.download_dir),
+            engine,
+            trust_remote_code=place.trust_remote_code,
+            listener=listener,
+        )
+
+
+def show_plan(plan: "RuntimePlan", console: Console) -> None:
+    """What would be in memory."""
+    console.result(plan.as_dict())
+    console.heading(f"Plan: {plan.model}; nothing was written")
+    console.pairs(runtime_pairs(plan))
 
 
 def talk(session: "ChatSession", config: GenerationConfig, console: Console) -> None:

@@ -23,6 +23,7 @@ from mindpress.cli.convert_cache import (
     check_request,
 )
 from mindpress.cli.inspect import cache_words
+from mindpress.cli.memory_words import at_most
 from mindpress.cli.options import DryRunOpt, JsonOpt, OverwriteOpt, QuietOpt
 from mindpress.cli.progress import Progress
 from mindpress.convert.settings import Conversion
@@ -149,7 +150,7 @@ def show_plan(settings: Conversion, request: CacheRequest, console: Console) -> 
             "weights": plan.config.weight_type,
             "cache": cache_words(request.spec),
             "size": f"{size(plan.bytes)} in {len(plan.files)} files of weights",
-            "peak memory": f"at most {size(plan.peak_memory)} above the bare process",
+            "peak memory": at_most(plan.peak_memory),
         }
     )
     for note in plan.notes:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mindpress.cli.console import Console
+from mindpress.cli.memory_words import at_most
 from mindpress.cli.progress import Progress
 from mindpress.lite.recipe import Recipe
 from mindpress.report.numbers import duration, number, percent, size
@@ -22,7 +23,7 @@ def show_plan(recipe: Recipe, target: Path, overwrite: bool, console: Console) -
             "size": f"{size(found.bytes_before)} -> {size(found.bytes_after)}",
             "bits per weight": f"{number(found.bits_per_weight)}, of linears alone"
             f" {number(found.linear_bits_per_weight)}",
-            "peak memory": f"about {size(found.peak_memory)} above the bare process",
+            "peak memory": at_most(found.peak_memory),
             "hidden states": f"{size(found.hidden_bytes)} of that",
             "calibration": f"{recipe.calibration.samples} samples of {found.length} tokens",
         }

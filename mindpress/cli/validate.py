@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mindpress.cli.console import Console
+from mindpress.cli.memory_words import at_most
 from mindpress.cli.options import (
     AfreshOpt,
     DeviceOpt,
@@ -133,7 +134,7 @@ def show_plan(plan: "ValidationPlan", output: Path, console: Console) -> None:
             "against": plan.against,
             "texts": "; ".join(texts),
             "device": plan.device,
-            "peak memory": f"at most {size(plan.peak_memory_bytes)} above the bare process",
+            "peak memory": at_most(plan.peak_memory_bytes),
         }
     )
 

@@ -12,6 +12,7 @@ from mindpress.engine.defaults import ModelDefaults, read_defaults
 from mindpress.engine.generate import Generation, generate
 from mindpress.engine.opening import open_runtime
 from mindpress.engine.runtime import Runtime
+from mindpress.engine.runtime_plan import RuntimePlan, plan_runtime
 from mindpress.engine.stream import AnswerStats, TextStream
 from mindpress.engine.template import Message, encode_messages, has_template
 from mindpress.errors import MindpressError
@@ -106,10 +107,33 @@ def open_chat(
     when the tokenizer has no chat template.
     """
     place = local_folder(str(path))
+    tokenizer, defaults = _tokenizer(place, listener, trust_remote_code=trust_remote_code)
+    runtime = open_runtime(place, _alone(engine_config), listener)
+    return ChatSession(runtime, tokenizer, defaults, system)
+
+
+def plan_chat(
+    path: str | Path,
+    engine_config: EngineConfig | None = None,
+    *,
+    trust_remote_code: bool = False,
+    listener: Listener = ignore,
+) -> RuntimePlan:
+    """What `open_chat` with the same arguments takes. Reads the tokenizer, and no weights."""
+    place = local_folder(str(path))
+    _tokenizer(place, listener, trust_remote_code=trust_remote_code)
+    return plan_runtime(place, _alone(engine_config), listener)
+
+
+def _tokenizer(
+    place: Path, listener: Listener, *, trust_remote_code: bool
+) -> tuple[Any, ModelDefaults]:
     folder = open_source(place).tokenizer_folder
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
-    defaults = read_defaults(folder, tokenizer)
     if not has_template(tokenizer):
         listener(Note(f"{folder}: no chat template; messages are joined as plain text"))
-    config = replace(engine_config or EngineConfig(), max_batch_size=1)
-    return ChatSession(open_runtime(place, config, listener), tokenizer, defaults, system)
+    return tokenizer, read_defaults(folder, tokenizer)
+
+
+def _alone(config: EngineConfig | None) -> EngineConfig:
+    return replace(config or EngineConfig(), max_batch_size=1)

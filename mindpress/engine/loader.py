@@ -104,10 +104,13 @@ def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def check_memory(source: ModelSource, place: Placement) -> None:
-    """Refuse a model whose weights do not fit into the memory that is free now."""
+def check_memory(source: ModelSource, place: Placement, beside: int = 0) -> None:
+    """Refuse a model whose weights do not fit into the memory that is free now, but for what will
+    be taken `beside` it.
+    """
     device, dtype, need = place.device, place.dtype, needed_bytes(source, place)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
+    free = max(0, free - beside)
     if need > free:
         raise ResourceError(
             f"the weights take {need / 2**30:.1f} GiB in {dtype},"

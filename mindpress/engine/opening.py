@@ -8,6 +8,7 @@ from mindpress.engine.loader import Share, load_decoder
 from mindpress.engine.page_plan import plan_memory, session_length
 from mindpress.engine.reshaped import lengthened, part_of
 from mindpress.engine.runtime import Runtime
+from mindpress.engine.runtime_plan import plan_runtime
 from mindpress.engine.team import Team, add
 from mindpress.events import Listener, Note, ignore
 from mindpress.kernels.paged import paged_operations
@@ -24,6 +25,7 @@ def open_runtime(path: Path, config: EngineConfig, listener: Listener = ignore) 
     source = open_source(path)
     session_length(lengthened(source, config.rope_scaling_factor).shape, config)
     if config.tp == 1:
+        plan_runtime(path, config)  # refuses what it can before weights are read
         return _opened(source, config, listener)
     part_of(source, 0, config.tp)  # refuses before processes are started
     if isinstance(source, Workspace) and source.config.tp not in (1, config.tp):

@@ -3,22 +3,15 @@ read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
-
-import torch
 
 from mindpress.device import choose_device
 from mindpress.engine.config import EngineConfig
-from mindpress.engine.linear import Placement
-from mindpress.engine.loader import DTYPES, choose_dtype, needed_bytes
+from mindpress.engine.footprint import held_bytes, loading_bytes
 from mindpress.engine.machine import device_name
 from mindpress.engine.perplexity import scoring_bytes
 from mindpress.engine.report_files import plain
 from mindpress.engine.validation_steps import Subject, Text
-from mindpress.kernels.dispatch import choose_kernels
-from mindpress.models.tensors import block_tensors
-from mindpress.sources.source import ModelSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +56,15 @@ def plan_of(
     """
     sources = [model.source for model in models]
     others = [] if original is None else [original.source]
-    most = max(_held(source, engine) for source in sources)
-    most += sum(_held(source, engine) for source in others)
+    most = max(held_bytes(source, engine) for source in sources)
+    most += sum(held_bytes(source, engine) for source in others)
     compared = caches or original is not None
     scoring = max(
         scoring_bytes(source.shape, text.windows, compared=compared)
         for source in sources
         for text in texts
     )
-    loading = max(_loading(source) for source in [*sources, *others])
+    loading = max(loading_bytes(source) for source in [*sources, *others])
     return ValidationPlan(
         models=tuple(model.path for model in models),
         against=None if original is None else original.path,
@@ -83,21 +76,3 @@ def plan_of(
         peak_memory_bytes=most + max(loading, scoring),
         notes=tuple(notes),
     )
-
-
-def _held(source: ModelSource, engine: EngineConfig) -> int:
-    """Bytes of a model's weights in memory."""
-    device = choose_device(engine.device)
-    dtype = choose_dtype(engine.dtype, source.shape.dtype, device)
-    kernels = choose_kernels(engine.kernels, device, dtype)
-    return needed_bytes(source, Placement(device, dtype, kernels, None, source.activations))
-
-
-def _loading(source: ModelSource) -> int:
-    """Bytes of what is read at a time: a layer, or the embedding, as it is stored (codes take
-    less, with the byte for each weight that they are packed from).
-    """
-    shape = source.shape
-    stored = DTYPES.get(shape.dtype, torch.float32).itemsize
-    layer = sum(map(prod, block_tensors(source.architecture, shape).values()))
-    return max(layer, shape.vocab * shape.hidden) * stored

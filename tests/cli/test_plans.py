@@ -15,6 +15,9 @@ CALIBRATION = ("--calib-dataset", "excerpt", "--calib-samples", "2", "--calib-se
     ("lite", "calibrate", "MODEL", *CALIBRATION, "--work-dir", "OUT"),
     ("lite", "auto-awq", "MODEL", *CALIBRATION, "--work-dir", "OUT"),
     ("convert", "MODEL", "--dst-path", "OUT"),
+    ("chat", "MODEL"),
+    ("bench", "throughput", "MODEL", "--input-len", "16", "-o", "OUT"),
+    ("bench", "latency", "MODEL", "--input-len", "16", "--against", "hf:MODEL"),
 ], ids=" ".join)  # fmt: skip
 def test_a_plan_bounds_the_memory_and_writes_nothing(run, model, tmp_path, arguments):
     filled = [
@@ -38,3 +41,34 @@ def test_a_comparison_takes_more_than_a_model_alone(run, model):
     )
     weights = (model / "model.safetensors").stat().st_size
     assert beside["peak_memory_bytes"] >= alone["peak_memory_bytes"] + weights
+
+
+def test_the_plan_of_a_chat_is_that_of_what_it_loads(run, model):
+    def said(*flags):
+        return json.loads(run("chat", model, *flags, "--dry-run", "--json").out)
+
+    plain, longer = said("--session-len", "64"), said("--session-len", "128")
+    assert longer["cache_tokens"] == 2 * plain["cache_tokens"] == 128
+    assert longer["cache_bytes"] == 2 * plain["cache_bytes"]
+    assert longer["peak_memory_bytes"] >= plain["peak_memory_bytes"]
+    assert said("--quant-policy", "8", "--session-len", "64")["cache_bytes"] < plain["cache_bytes"]
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (("--session-len", "1000000"), "--session-len 1000000: the model's context holds"),
+    (("--cache-memory", "10"), "--cache-memory"),
+    (("--quant-policy", "3"), "--quant-policy 3"),
+])  # fmt: skip
+def test_a_plan_refuses_what_the_chat_would_refuse(run, model, flags, words):
+    planned, done = (run("chat", model, *flags, *more) for more in (["--dry-run"], ["-p", "hi"]))
+    assert planned.code == done.code == 2
+    assert words in planned.err
+    assert planned.err == done.err
+
+
+def test_a_plan_refuses_weights_that_do_not_fit(run, model, monkeypatch):
+    monkeypatch.setattr("mindpress.engine.loader.available_bytes", lambda: 1000)
+    for arguments in (("chat", model), ("bench", "latency", model, "--input-len", "4")):
+        ran = run(*arguments, "--dry-run")
+        assert ran.code == 4
+        assert "the weights take" in ran.err

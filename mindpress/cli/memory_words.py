@@ -1,0 +1,24 @@
+"""What a model in memory takes, for people."""
+
+from typing import TYPE_CHECKING
+
+from mindpress.report.numbers import size
+
+if TYPE_CHECKING:
+    from mindpress.engine.runtime_plan import RuntimePlan
+
+
+def at_most(nbytes: int) -> str:
+    """A bound on memory."""
+    return f"at most {size(nbytes)} above the bare process"
+
+
+def runtime_pairs(plan: "RuntimePlan") -> dict[str, object]:
+    """Names and figures of a plan."""
+    cache = f"{plan.cache}, {size(plan.cache_bytes)} for {plan.cache_tokens:,} tokens"
+    return {
+        "weights": size(plan.weight_bytes),
+        "cache": cache,
+        "device": plan.device,
+        "peak memory": at_most(plan.peak_memory_bytes),
+    }
