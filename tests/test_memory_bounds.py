@@ -30,7 +30,7 @@ from mindpress.lite.quantize import quantize_model
 from mindpress.lite.recipe import Calibration, Recipe
 def do(model, target, length):
     calibration = Calibration("excerpt", 8, length, batch_size=2)
-    recipe = Recipe(str(model), group_size=64, rounding="{}", calibration=calibration)
+    recipe = Recipe(str(model), group_size=64, calibration=calibration, {})
     quantize_model(recipe, target)
 """
 CALIBRATE = """
@@ -51,7 +51,7 @@ VALIDATE = """
 from mindpress.engine.settings import Validation
 from mindpress.engine.validate import validate
 def do(model, target, length):
-    validate(Validation(str(model), {}, ("excerpt",), length, 2, "cpu", output=target))
+    validate(Validation(str(model), str(model), ("excerpt",), length, 2, "cpu", output=target))
 """
 SMOOTH = """
 from mindpress.lite.quantize import quantize_model
@@ -87,9 +87,9 @@ def models(tmp_path_factory):
     return write_models(tmp_path_factory.mktemp("models"))
 
 
-def quantization(rounding):
+def quantization(**settings):
     def bound(model, target):
-        recipe = Recipe(str(model), group_size=64, rounding=rounding, calibration=SEEN)
+        recipe = Recipe(str(model), group_size=64, calibration=SEEN, **settings)
         return plan_quantization(recipe).peak_memory
 
     return bound
@@ -103,13 +103,9 @@ def conversion(model, target):
     return plan_conversion(Conversion(str(model), target)).peak_memory
 
 
-def validation(beside):
-    def bound(model, target):
-        against = str(model) if beside else None
-        asked = Validation(str(model), against, ("excerpt",), 256, 2, "cpu", output=target)
-        return plan_validation(asked).peak_memory_bytes
-
-    return bound
+def validation(model, target):
+    asked = Validation(str(model), str(model), ("excerpt",), 256, 2, "cpu", output=target)
+    return plan_validation(asked).peak_memory_bytes
 
 
 def smoothing(model, target):
@@ -125,13 +121,13 @@ def measuring(model, target):
 
 
 @pytest.mark.parametrize(("work", "bound"), [
-    pytest.param(QUANTIZE.format("nearest"), quantization("nearest"), id="auto-awq nearest"),
-    pytest.param(QUANTIZE.format("compensated"), quantization("compensated"), id="auto-awq"),
+    pytest.param(QUANTIZE.format(""), quantization(), id="auto-awq"),
+    pytest.param(QUANTIZE.format("rounding='nearest', target_bpw=6.5"),
+                 quantization(rounding="nearest", target_bpw=6.5), id="auto-awq mixed"),
     pytest.param(SMOOTH, smoothing, id="smooth-quant"),
     pytest.param(CALIBRATE, calibration, id="calibrate"),
     pytest.param(CONVERT, conversion, id="convert"),
-    pytest.param(VALIDATE.format("None"), validation(False), id="validate"),
-    pytest.param(VALIDATE.format("str(model)"), validation(True), id="validate --against"),
+    pytest.param(VALIDATE, validation, id="validate --against"),
     pytest.param(CHAT, chatting, id="chat"),
     pytest.param(BENCH, measuring, id="bench --against"),
 ])  # fmt: skip

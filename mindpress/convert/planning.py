@@ -28,6 +28,7 @@ from mindpress.formats.turbomind_config import WeightType, WorkspaceConfig, writ
 from mindpress.formats.turbomind_dialects import V0_2, V0_3, V0_5, Dialect
 from mindpress.formats.turbomind_files import weight_files
 from mindpress.formats.turbomind_policy import policy_of
+from mindpress.memory import bound_of
 from mindpress.sources.folder import ModelFolder, open_folder
 from mindpress.sources.opening import format_of
 
@@ -67,7 +68,7 @@ class ConversionPlan:
     @property
     def peak_memory(self) -> int:
         """A bound in bytes on what the conversion adds to the bare process."""
-        return conversion_bytes(self.folder, self.config)
+        return bound_of(conversion_bytes(self.folder, self.config))
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON."""

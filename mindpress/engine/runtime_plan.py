@@ -17,6 +17,7 @@ from mindpress.engine.report_files import plain
 from mindpress.engine.reshaped import lengthened
 from mindpress.events import Listener, ignore
 from mindpress.kernels.paged import paged_operations
+from mindpress.memory import bound_of
 from mindpress.models.shape import ModelShape
 from mindpress.sources.opening import open_source
 from mindpress.sources.source import ModelSource
@@ -83,7 +84,7 @@ def plan_runtime(
         cache_bytes=cache,
         cache_tokens=room.pages * operations.page_tokens,
         device=device_name(place.device),
-        peak_memory_bytes=weights + max(loading_bytes(source), cache + step),
+        peak_memory_bytes=bound_of(weights + max(loading_bytes(source), cache + step)),
     )
 
 

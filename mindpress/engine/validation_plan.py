@@ -12,6 +12,7 @@ from mindpress.engine.machine import device_name
 from mindpress.engine.perplexity import scoring_bytes
 from mindpress.engine.report_files import plain
 from mindpress.engine.validation_steps import Subject, Text
+from mindpress.memory import bound_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,6 @@ def plan_of(
             for text in texts
         ),
         device=device_name(choose_device(engine.device)),
-        peak_memory_bytes=most + max(loading, scoring),
+        peak_memory_bytes=bound_of(most + max(loading, scoring)),
         notes=tuple(notes),
     )

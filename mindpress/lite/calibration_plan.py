@@ -17,6 +17,7 @@ from mindpress.errors import InputError
 from mindpress.events import Listener, Note, ignore
 from mindpress.lite.calibration import CalibrationRun
 from mindpress.lite.inputs import Tokens, draw_tokens, hidden_bytes
+from mindpress.memory import bound_of
 from mindpress.models.registry import describe
 from mindpress.models.tensors import block_tensors, linear_shape
 from mindpress.sources.folder import ModelFolder, open_folder
@@ -54,7 +55,7 @@ class CalibrationRequest:
         batch = min(self.batch_size, self.header.samples) * self.header.length * activations
         block = torch.float32.itemsize * (sum(shapes) + max(shapes) + batch)
         table = shape.vocab * shape.hidden * self.source.embedding_type.itemsize
-        return max(block, table) + hidden_bytes(self.source, self.tokens)
+        return bound_of(max(block, table) + hidden_bytes(self.source, self.tokens))
 
     def as_dict(self) -> dict[str, Any]:
         """For `--dry-run --json`."""

@@ -17,6 +17,7 @@ from mindpress.lite.recipe import Recipe
 from mindpress.lite.sites import sites_of
 from mindpress.lite.sizes import LinearSizes, PlannedLinear
 from mindpress.lite.task import IN_FLOATS, SiteWidths
+from mindpress.memory import bound_of
 from mindpress.models.tensors import Shapes, block_tensors, linear_shape, outer_tensors
 from mindpress.sources.folder import ModelFolder, open_folder
 
@@ -28,7 +29,7 @@ ONE_WIDTH = ("LMDeploy",)
 
 @dataclass(frozen=True, slots=True)
 class QuantizationPlan:
-    """Sizes in bytes; `peak_memory` is an estimate of what the run adds to the bare process.
+    """Sizes in bytes; `peak_memory` is a bound on what the run adds to the bare process.
 
     `hidden_bytes` is the share of it that the hidden states of the calibration set take. `widths`
     are the bits per weight that linears can get, and `linear_bytes` what they take in all, or with
@@ -150,7 +151,7 @@ def plan_quantization(recipe: Recipe) -> QuantizationPlan:
         linear_bytes=linear_bytes,
         bytes_before=source.checkpoint.nbytes,
         bytes_after=linear_bytes + _other_bytes(source, sizes),
-        peak_memory=peak_memory(source, recipe, length),
+        peak_memory=bound_of(peak_memory(source, recipe, length)),
         hidden_bytes=states_bytes(source, recipe, length),
         notes=tuple(_notes(recipe, source, sizes, length)),
     )

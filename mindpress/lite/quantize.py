@@ -26,8 +26,6 @@ from mindpress.checkpoint.writer import ShardWriter, parse_size
 from mindpress.device import choose_device, compute_type
 from mindpress.events import Advanced, Finished, Listener, Note, Started, ignore
 from mindpress.lite.card import model_card
-from mindpress.lite.choose import PLAIN
-from mindpress.lite.compensated import Compensation
 from mindpress.lite.hidden_states import Followed, HiddenStates, check_kept, first_states
 from mindpress.lite.inputs import check_weights, draw_tokens, hidden_bytes, input_files
 from mindpress.lite.mixture import Mixture
@@ -35,7 +33,9 @@ from mindpress.lite.output import block_output, output_config, output_names
 from mindpress.lite.plan import QuantizationPlan, asked_layout, plan_quantization
 from mindpress.lite.recipe import Recipe
 from mindpress.lite.report import LayerReport, QuantizationReport, left_blocks, report_html
-from mindpress.lite.sensitivity import measure_sensitivity, mixture_of
+from mindpress.lite.run_notes import compensation_of, notes_on, told_few
+from mindpress.lite.sensitivity import Interruption, Measuring, measure_sensitivity, mixture_of
+from mindpress.lite.sensitivity_file import Kept, KeptSensitivity, load_measuring
 from mindpress.lite.task import BlockTask
 from mindpress.lite.walk import Walk, observed_tokens
 from mindpress.lite.walk_int8 import Int8Walk
@@ -74,7 +74,7 @@ def check_request(
         listener,
         trust_remote_code=recipe.trust_remote_code,
     )
-    few = _told_few(recipe, plan, observed_tokens(tokens))
+    few = told_few(recipe, plan, observed_tokens(tokens))
     if few:
         listener(Note(few, "warning"))
     states = hidden_bytes(plan.source, tokens)
@@ -108,11 +108,8 @@ def quantize_model(
             run.blocks(layers, listener)
             report = run.finish(target, layers, time.monotonic() - started)
         staged.commit()
-    if not any(layer.method != PLAIN for layer in report.layers):
-        listener(Note(f"all layers are rounded plainly{_in_vain(recipe)}"))
-    if report.mixture and report.linear_bits_per_weight > (recipe.target_bpw or 0):
-        words = f"linears have {report.linear_bits_per_weight:.4g} bits per weight, over the target"
-        listener(Note(f"{words}: layers had to be left in 16 bits", "warning"))
+    for note in notes_on(recipe, report):
+        listener(note)
     listener(Finished(report.seconds))
     return report
 
@@ -138,9 +135,10 @@ class _Run:
             norm_offset=plan.source.architecture.norm_offset,
             stored=plan.stored,
             device=self.device,
-            compensation=_compensation(recipe, observed_tokens(self.tokens)),
+            compensation=compensation_of(recipe, observed_tokens(self.tokens)),
             smooths=recipe.smooths,
         )
+        self.measured: Measuring | None = None
         self.mixture: Mixture | None = None
         self.followed: Followed | None = None
         self.batch_sizes: list[int] = []  # of every finished layer
@@ -150,10 +148,16 @@ class _Run:
         plan = self.plan
         if len(plan.widths) == 1:
             return
+        kept = KeptSensitivity(self.staged.aside, self._save_measured)
         if self.mixture is None:
-            losses = measure_sensitivity(self.stream, self.task, self.tokens, plan.widths, listener)
+            losses = measure_sensitivity(
+                self.stream, self.task, self.tokens, plan.widths, listener,
+                Interruption(self.measured, kept.keep),
+            )  # fmt: skip
             self.mixture = mixture_of(plan.sizes, plan.widths, losses, plan.linear_bytes)
             self._save([], None)
+        self.measured = None
+        kept.forget()
         self.task = replace(self.task, widths=self.mixture.widths)
 
     def blocks(self, layers: list[LayerReport], listener: Listener) -> None:
@@ -186,6 +190,10 @@ class _Run:
         state = {"writer": self.writer.state, "layers": done, "followed": followed}
         sizes = {"batch_sizes": self.batch_sizes}
         self.journal.save({**state, **sizes, "mixture": mixture})
+
+    def _save_measured(self, kept: Kept) -> None:
+        """The same, for a run that still measures sensitivities."""
+        self.journal.save({"measured": kept})
 
     def _block(self, index: int, walk: Walk, listener: Listener) -> LayerReport:
         """Quantize and write one; its codes are let go before the next begins."""
@@ -224,6 +232,10 @@ class _Run:
             self.staged.clear_output()
             return []
         try:
+            if "measured" in saved:
+                self.measured = load_measuring(self.staged.aside, saved["measured"])
+                listener(Note(f"measuring goes on after layer {self.measured.done}"))
+                return []
             layers = [LayerReport(**layer) for layer in saved["layers"]]
             self.writer.resume(saved["writer"])
             self.mixture = Mixture.load(saved["mixture"]) if saved["mixture"] else None
@@ -248,38 +260,6 @@ def _walk(recipe: Recipe, task: BlockTask, states: HiddenStates) -> Walk:
     if recipe.algorithm == "smooth_quant":
         return Int8Walk(task, states, batch_size)
     return Walk(task, states, batch_size, search=recipe.searches)
-
-
-def _compensation(recipe: Recipe, tokens: int) -> Compensation | None:
-    if recipe.rounding == "nearest":
-        return None
-    return Compensation(clip=True, sweeps=recipe.sweeps, tokens=tokens)
-
-
-def _told_few(recipe: Recipe, plan: QuantizationPlan, tokens: int) -> str | None:
-    """What to say when there is one sample, or fewer tokens than inputs of some linear."""
-    if recipe.calibration.samples == 1:
-        return "with one calibration sample layers are judged on the tokens they are calibrated on"
-    options = _compensation(recipe, tokens)
-    widest = max(planned.inputs for planned in plan.linears)
-    if options is None or tokens >= widest:
-        return None
-    return (
-        f"{tokens:,} calibration tokens are few for {widest:,} inputs of a linear: damping is"
-        f" raised to {options.damping_of(widest):.2g}; more --calib-samples give better codes"
-    )
-
-
-def _in_vain(recipe: Recipe) -> str:
-    """What helped no layer, and what else there is."""
-    tried = [name for name, done in (
-        ("smoothing", recipe.smooths), ("compensation", recipe.rounding == "compensated"),
-    ) if done]  # fmt: skip
-    if not tried:
-        return ""
-    searches = recipe.searches or not recipe.smooths
-    more = "" if searches else "; --search-scale searches for better scales"
-    return f": {' and '.join(tried)} helped none of them{more}"
 
 
 def _quantized_names(plan: QuantizationPlan, stream: BlockStream) -> frozenset[str]:

@@ -1,8 +1,8 @@
 """How much a model's predictions change when the linears of one site are rounded."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,26 @@ MEASURED_TOKENS = 512
 Hidden = Float[Tensor, "samples tokens hidden"]
 
 
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """A measurement behind `done` blocks: hidden states of the original model there, those where
+    one site was rounded, and the squared changes of blocks so far.
+    """
+
+    done: int
+    original: Hidden
+    states: Mapping[Place, Hidden]
+    changes: Mapping[Place, ByWidth]
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """Where a measurement goes on, and who is given what it takes to go on behind each block."""
+
+    begun: Measuring | None = None
+    keep: Callable[[Measuring], None] = lambda _: None
+
+
 @torch.no_grad()
 def measure_sensitivity(
     stream: BlockStream,
@@ -32,6 +52,7 @@ def measure_sensitivity(
     tokens: Int[Tensor, "samples tokens"],
     widths: Sequence[int],
     listener: Listener = ignore,
+    interruption: Interruption = Interruption(),
 ) -> dict[Place, ByWidth]:
     """Loss of every site for each of `widths`: mean KL divergence of next-token distributions from
     the original's over MEASURED_TOKENS of the calibration tokens, in nats.
@@ -40,22 +61,15 @@ def measure_sensitivity(
     the squared change of the block's output, measured too. Peak memory: a block, and for every site
     of the model the hidden states of these tokens in float32.
     """
-    some = _some(tokens)
-    first = torch.empty((*some.shape, stream.source.shape.hidden))
-    stream.embed(some, first)
-    original, states = first, dict[Place, Hidden]()
-    changes: dict[Place, ByWidth] = {}
+    now = interruption.begun or _first(stream, tokens)
     listener(Started("measure sensitivity", len(stream)))
-    for index in range(len(stream)):
+    for index in range(now.done, len(stream)):
         with stream.block(index) as block:
-            before, original = original, _run(block, original)
-            states = {place: _run(block, hidden) for place, hidden in states.items()}
-            for site in task.sites():
-                found = _changes(block, task, site, before, original, widths)
-                changes[index, site.name], states[index, site.name] = found
+            now = _behind(block, task, now, widths)
+        interruption.keep(now)
         listener(Advanced(index + 1))
-    measured = _divergences(stream, original, states)
-    return {place: _losses(measured[place], changes[place]) for place in states}
+    measured = _divergences(stream, now.original, now.states)
+    return {place: _losses(measured[place], now.changes[place]) for place in now.states}
 
 
 def mixture_of(
@@ -71,6 +85,27 @@ def mixture_of(
     choices = {place: {b: by_width[b][place[1]] for b in possible[place[1]]} for place in places}
     lost = {place: losses.get(place, {IN_FLOATS: 0.0}) for place in places}
     return Mixture.of(assign(choices, lost, budget), lost)
+
+
+def _first(stream: BlockStream, tokens: Int[Tensor, "samples tokens"]) -> Measuring:
+    """Before the first block."""
+    some = _some(tokens)
+    first = torch.empty((*some.shape, stream.source.shape.hidden))
+    stream.embed(some, first)
+    return Measuring(0, first, {}, {})
+
+
+def _behind(
+    block: LiveBlock, task: BlockTask, before: Measuring, widths: Sequence[int]
+) -> Measuring:
+    """One block further."""
+    original = _run(block, before.original)
+    states = {place: _run(block, hidden) for place, hidden in before.states.items()}
+    changes = dict(before.changes)
+    for site in task.sites():
+        found = _changes(block, task, site, before.original, original, widths)
+        changes[block.index, site.name], states[block.index, site.name] = found
+    return Measuring(block.index + 1, original, states, changes)
 
 
 def _some(tokens: Int[Tensor, "samples tokens"]) -> Int[Tensor, "some length"]:
@@ -116,7 +151,7 @@ def _rounded(block: LiveBlock, task: BlockTask, site: Site, spec: QuantSpec) -> 
 
 
 def _divergences(
-    stream: BlockStream, original: Hidden, states: dict[Place, Hidden]
+    stream: BlockStream, original: Hidden, states: Mapping[Place, Hidden]
 ) -> dict[Place, float]:
     """Mean over all tokens."""
     predictions = Predictions(stream.source, stream.device, stream.dtype)

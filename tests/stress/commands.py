@@ -67,6 +67,7 @@ def _scored(inputs: Inputs, target: Path) -> list[str]:
 COMMANDS: dict[str, Callable[[Inputs, Path], list[str]]] = {
     "auto-awq": calibrated("auto-awq"),
     "auto-awq nearest": calibrated("auto-awq", "--rounding", "nearest", "--search-scale", "True"),
+    "auto-awq mixed": calibrated("auto-awq", "--target-bpw", "6.5"),
     "auto-gptq": calibrated("auto-gptq", "--max-shard-size", "1MB"),
     "smooth-quant": calibrated("smooth-quant"),
     "calibrate": calibrated("calibrate"),

@@ -24,7 +24,7 @@ from tests.stress.disk_calls import Fault, load
 from tests.stress.forked import Ended, ForkedCommands
 from tests.stress.saved import save
 
-DEFAULT = ("convert", "auto-awq nearest", "calibrate")
+
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 FULL_EVERY = 10
 DONE, NO_RESOURCE = 0, 4
@@ -126,7 +126,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="mindpress-writes-"))
     found: dict[str, Tally] = {}
     try:
-        for name, tally in run(given.command or list(DEFAULT), given.every, given.first, folder):
+        for name, tally in run(given.command or list(COMMANDS), given.every, given.first, folder):
             found[name] = tally
             if given.save:  # also when the rest is never measured
                 save("failing_write", figures(found))
