@@ -24,7 +24,6 @@ from tests.stress.disk_calls import Fault, load
 from tests.stress.forked import Ended, ForkedCommands
 from tests.stress.saved import save
 
-
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 FULL_EVERY = 10
 DONE, NO_RESOURCE = 0, 4
