@@ -98,7 +98,8 @@ class StatisticsWriter:
         """Continue after what `state` says; anything later is cut off. An empty one starts anew."""
         done = self._folder / TENSORS
         if done.exists():  # a run that was killed within `finish`
-            done.rename(self._folder / "model.safetensors")
+            with disk_errors(self._folder):
+                done.rename(self._folder / "model.safetensors")
         self._shards.resume(state)
 
     def finish(self, clamped: tuple[int, ...] = ()) -> StatisticsHeader:

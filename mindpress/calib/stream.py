@@ -30,10 +30,7 @@ from mindpress.sources.folder import ModelFolder
 
 Hidden = Float[Tensor, "samples tokens hidden"]
 
-OVERFLOWS = (
-    "the model overflows: on a GPU, --dtype bfloat16 or --device cpu (float32) have more range;"
-    " one that overflows there too is damaged"
-)
+OVERFLOWS = "the model overflows in float32, too: it is damaged; download it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,37 +41,55 @@ class LiveBlock:
     module: nn.Module
     stream: "BlockStream"
 
-    def run(self, hidden: Hidden, key_values: KeyValues | None = None) -> Hidden:
+    def run(
+        self, hidden: Hidden, key_values: KeyValues | None = None, *, widens: bool = True
+    ) -> Hidden:
         """The output for a batch of inputs, in the stream's type on its device.
 
-        `key_values` is given the keys, after the rotary embedding, and the values. A block in which
-        float16 overflows is run again in float32, and stays in it.
+        `key_values` is given the keys, after the rotary embedding, and the values. A batch that
+        overflows in float16 is run again `in_float32`, unless it is to be taken as it is.
         """
         out = self._run(hidden, key_values)
-        return self._run(hidden, key_values) if self._widens(out) else out
-
-    def _run(self, hidden: Hidden, key_values: KeyValues | None = None) -> Hidden:
-        if self.stream.widened:
-            self.module.to(self.stream.dtype)
-        x = hidden.to(self.stream.device, self.stream.dtype)
-        call = self.stream.call(self.index, x)
-        with torch.no_grad():
-            out = self.module(x, *call.args, **{**call.kwargs, "past_key_values": key_values})
-        return out[0] if isinstance(out, tuple) else out
-
-    def _widens(self, *found: Tensor) -> bool:
-        """Whether these are infinite in float16, which the stream leaves until the next block."""
-        if self.stream.dtype != torch.float16 or all(map(is_finite, found)):
-            return False
-        self.stream.dtype = torch.float32
-        return True
+        if not widens or self._fits(out):
+            return out
+        with self.in_float32():
+            return self._run(hidden, key_values)
 
     def inputs_of(self, modules: tuple[str, ...], hidden: Hidden) -> list[Tensor]:
         """What these modules, in the order they run, are fed for a batch of inputs of the block,
         which runs up to the last of them.
         """
         found = self._inputs_of(modules, hidden)
-        return self._inputs_of(modules, hidden) if self._widens(*found) else found
+        if self._fits(*found):
+            return found
+        with self.in_float32():
+            return self._inputs_of(modules, hidden)
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """While inside, the block computes in float32. Memory: its weights in that type.
+
+        Each batch comes here by itself, so that what it becomes does not depend on those before.
+        """
+        usual, self.stream.overflowed = self.stream.dtype, True
+        try:
+            self.module.float()
+            self.stream.dtype = torch.float32
+            yield
+        finally:
+            self.stream.dtype = usual
+            self.module.to(usual)
+
+    def _run(self, hidden: Hidden, key_values: KeyValues | None = None) -> Hidden:
+        x = hidden.to(self.stream.device, self.stream.dtype)
+        call = self.stream.call(self.index, x)
+        with torch.no_grad():
+            out = self.module(x, *call.args, **{**call.kwargs, "past_key_values": key_values})
+        return out[0] if isinstance(out, tuple) else out
+
+    def _fits(self, *found: Tensor) -> bool:
+        """Whether no more range is called for."""
+        return self.stream.dtype != torch.float16 or all(map(is_finite, found))
 
     def _inputs_of(self, modules: tuple[str, ...], hidden: Hidden) -> list[Tensor]:
         found: list[Tensor] = []
@@ -116,7 +131,7 @@ class BlockStream:
 
     def __init__(self, source: ModelFolder, device: torch.device, dtype: torch.dtype) -> None:
         self.source, self.device, self.dtype = source, device, dtype
-        self._usual = dtype
+        self.overflowed = False  # whether the live block passed the range of float16
         runs_as = source.architecture.runs_as
         self.runs: Architecture = describe(runs_as) if runs_as else source.architecture
         self._decoder = _decoder_on_meta(source)
@@ -125,11 +140,6 @@ class BlockStream:
 
     def __len__(self) -> int:
         return self.source.shape.layers
-
-    @property
-    def widened(self) -> bool:
-        """Whether the block that is live takes a type of more range than the others."""
-        return self.dtype != self._usual
 
     def embed(self, tokens: Int[Tensor, "samples tokens"], into: Hidden) -> None:
         """Write the input of the first block to `into` (rounded to its dtype)."""
@@ -154,7 +164,7 @@ class BlockStream:
             yield LiveBlock(index, block, self)
         finally:
             block.to("meta")
-            self.dtype = self._usual
+            self.overflowed = False
 
     def weights(self, index: int) -> Mapping[str, Tensor]:
         """The tensors of a block under the names of the class that runs it.

@@ -4,19 +4,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from mindpress.errors import ResourceError
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, act: Literal["read", "write"] = "write") -> Iterator[None]:
     """ResourceError in the place of an OSError: a full disk, a quota, no permission."""
     try:
         yield
     except OSError as error:
         raise ResourceError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="free some space, or choose another folder",
+            f"cannot {act} {path}: {error.strerror or error}",
+            hint="free some space, or choose another folder" if act == "write" else None,
         ) from None
 
 

@@ -227,9 +227,10 @@ def check_space(target: Path, need: int) -> None:
 def _bytes_below(folder: Path) -> int:
     """Of files that another run may be deleting: then of those that were still there."""
     total = 0
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):  # of a folder
         for file in folder.rglob("*"):
-            total += file.stat().st_size if file.is_file() else 0
+            with suppress(FileNotFoundError):
+                total += file.stat().st_size if file.is_file() else 0
     return total
 
 

@@ -240,7 +240,9 @@ def show_plan(settings: Bench, console: Console) -> None:
         {
             "against": plan.against,
             "runs that count": f"{plan.runs} of each model",
-            "peak memory": at_most(plan.peak_memory_bytes),
+            "peak memory": "not known: transformers is beside it"
+            if plan.peak_memory_bytes is None
+            else at_most(plan.peak_memory_bytes),
         }
     )
 

@@ -105,11 +105,12 @@ def chat(
     )
     console = Console(as_json=json, quiet=quiet)
     place = Place(path, revision, download_dir, trust_remote_code)
+    system = system and readable(system, "--system")
+    question = prompt and readable(prompt, "--prompt")
     if dry_run:
         show_plan(planned(place, engine, console), console)
         return
-    question = readable(prompt, "--prompt") if prompt is not None else piped()
-    system = system and readable(system, "--system")
+    question = piped() if prompt is None else question
     if question is None and json:
         raise ConfigError("--json: a conversation is no single object", hint="add --prompt TEXT")
     session = opened(place, engine, system, console)

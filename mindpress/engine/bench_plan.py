@@ -4,23 +4,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from mindpress.device import choose_device
+from mindpress.engine.bench_report import check_folder
 from mindpress.engine.bench_settings import TRANSFORMERS, Bench
 from mindpress.engine.bench_subjects import find_subjects, find_tokens
 from mindpress.engine.report_files import plain
 from mindpress.engine.runtime_plan import RuntimePlan, plan_runtime
-from mindpress.events import Listener, Note, ignore
+from mindpress.events import Listener, ignore
 
 
 @dataclass(frozen=True, slots=True)
 class BenchPlan:
     """Models that stand in memory together, and how many runs of each count. `peak_memory_bytes` is
-    a bound on what they add to the bare process, but for what transformers takes.
+    a bound on what they add to the bare process; None beside transformers, whose is not known.
     """
 
     models: tuple[RuntimePlan, ...]
     against: str | None
     runs: int
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--dry-run --json`."""
@@ -29,18 +30,20 @@ class BenchPlan:
 
 def plan_bench(settings: Bench, listener: Listener = ignore) -> BenchPlan:
     """Check what `bench` checks before it reads weights, and say what it will do."""
+    if settings.output is not None:
+        check_folder(settings.output)
     subjects = find_subjects(settings, choose_device(settings.engine.device))
     find_tokens(settings, subjects, listener)
     models: list[RuntimePlan] = []
     for subject in subjects:
         if subject.path.startswith(TRANSFORMERS):
-            listener(Note(f"{subject.path}: the memory that transformers takes is not counted"))
-            continue
-        beside = sum(plan.peak_memory_bytes for plan in models)
+            continue  # what transformers takes is its own
+        beside = sum(plan.weight_bytes + plan.cache_bytes for plan in models)
         models.append(plan_runtime(subject.folder, settings.running, listener, beside=beside))
+    total = sum(plan.peak_memory_bytes for plan in models)
     return BenchPlan(
         models=tuple(models),
         against=settings.against,
         runs=len(settings.loads) * settings.repeats,
-        peak_memory_bytes=sum(plan.peak_memory_bytes for plan in models),
+        peak_memory_bytes=total if len(models) == len(subjects) else None,
     )

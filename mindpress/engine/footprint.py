@@ -21,7 +21,7 @@ def placement(source: ModelSource, engine: EngineConfig) -> Placement:
     return Placement(device, dtype, kernels, None, source.activations)
 
 
-def held_bytes(source: ModelSource, engine: EngineConfig) -> int:
+def weight_bytes(source: ModelSource, engine: EngineConfig) -> int:
     """Of a model's weights in memory."""
     return needed_bytes(source, placement(source, engine))
 

@@ -112,9 +112,10 @@ def check_memory(source: ModelSource, place: Placement, beside: int = 0) -> None
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
     free = max(0, free - beside)
     if need > free:
+        where = "left beside the other model" if beside else "free"
         raise ResourceError(
             f"the weights take {need / 2**30:.1f} GiB in {dtype},"
-            f" {free / 2**30:.1f} GiB of memory are free",
+            f" {free / 2**30:.1f} GiB of memory are {where}",
             hint=_smaller(source, dtype),
         )
 

@@ -8,9 +8,9 @@ import torch
 
 from mindpress.engine.cache_plan import CachePlan, plan_cache
 from mindpress.engine.config import EngineConfig
-from mindpress.engine.footprint import held_bytes, loading_bytes, placement
+from mindpress.engine.footprint import loading_bytes, placement
 from mindpress.engine.linear import Placement
-from mindpress.engine.loader import check_format, check_memory
+from mindpress.engine.loader import check_format, check_memory, needed_bytes
 from mindpress.engine.machine import device_name
 from mindpress.engine.page_plan import plan_room
 from mindpress.engine.report_files import plain
@@ -73,7 +73,7 @@ def plan_runtime(
     check_memory(source, place, beside)
     plan = plan_cache(source, engine.quant_policy, listener)
     prospect = _Prospect(source.shape, plan, place.dtype, place.device)
-    operations, weights = paged_operations(place.kernels), held_bytes(source, engine)
+    operations, weights = paged_operations(place.kernels), needed_bytes(source, place)
     room = plan_room(prospect, engine, operations, beside + weights, listener)
     cache = room.pages * room.page_bytes
     step = _step_bytes(source, place, engine, room.longest)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mindpress.device import choose_device
 from mindpress.engine.config import EngineConfig
-from mindpress.engine.footprint import held_bytes, loading_bytes
+from mindpress.engine.footprint import loading_bytes, weight_bytes
 from mindpress.engine.machine import device_name
 from mindpress.engine.perplexity import scoring_bytes
 from mindpress.engine.report_files import plain
@@ -57,8 +57,8 @@ def plan_of(
     """
     sources = [model.source for model in models]
     others = [] if original is None else [original.source]
-    most = max(held_bytes(source, engine) for source in sources)
-    most += sum(held_bytes(source, engine) for source in others)
+    most = max(weight_bytes(source, engine) for source in sources)
+    most += sum(weight_bytes(source, engine) for source in others)
     compared = caches or original is not None
     scoring = max(
         scoring_bytes(source.shape, text.windows, compared=compared)

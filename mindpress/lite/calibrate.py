@@ -157,8 +157,9 @@ class _Run:
             return []
         try:
             clamped = [bool(changed) for changed in saved["clamped"]]
-            self.batch_sizes = saved_sizes(saved["batch_sizes"], len(clamped))
+            sizes = saved_sizes(saved["batch_sizes"], len(clamped))
             self.writer.resume(saved["writer"])
+            self.batch_sizes = sizes
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.journal.damaged(error) from None
         listener(Note(f"going on after layer {len(clamped)} of an interrupted run"))
@@ -230,11 +231,11 @@ class _Passing:
         def run(some: slice) -> tuple[Hidden, BlockStatistics | None]:
             if seen is None:
                 return block.run(self._hidden[some]), None
-            own, widened = self._watch(cache_only=self._run.cache_only), block.stream.widened
-            with own.watching(block.module):
-                out = block.run(self._hidden[some], own.key_values)
-            # What overflowed was recorded, too.
-            return (out, own) if block.stream.widened == widened else run(some)
+            out, own = self._watched(block, self._hidden[some])
+            if out.dtype != block.stream.dtype:  # then what overflowed was recorded, too
+                with block.in_float32():
+                    return self._watched(block, self._hidden[some])
+            return out, own
 
         changed = False
         for some, (out, own) in self.batches.run(len(self._hidden), run):
@@ -244,9 +245,14 @@ class _Passing:
                 self._check_clamp(block, self._hidden[some])
                 out, changed = without_overflow(out), True
             self._put(block, some, out)
-        if block.stream.widened:
+        if seen and block.stream.overflowed:
             self._tell(f"layers.{block.index}: {OVERFLOWED}")
         return changed
+
+    def _watched(self, block: LiveBlock, batch: Hidden) -> tuple[Hidden, BlockStatistics]:
+        own = self._watch(cache_only=self._run.cache_only)
+        with own.watching(block.module):
+            return block.run(batch, own.key_values), own
 
     def _put(self, block: LiveBlock, some: slice, out: Hidden) -> None:
         kind = self._hidden.dtype

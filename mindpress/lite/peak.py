@@ -26,7 +26,7 @@ def peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
     # Activations, and what each site is fed, which is counted once the batch is complete.
     batch = calibration.batch_size * length * (5 * shape.hidden + 4 * shape.inner)
     largest = max(shape.inner * shape.hidden, 1)
-    table = shape.vocab * shape.hidden * 2
+    table = shape.vocab * shape.hidden * source.embedding_type.itemsize
     trial = BYTES_FLOAT32 * (block + batch + 3 * largest) + 2 * block
     if recipe.algorithm == "smooth_quant":
         rows = 2 * shape.hidden + shape.heads * shape.head_dim + shape.inner
@@ -49,12 +49,15 @@ def peak_memory(source: ModelFolder, recipe: Recipe, length: int) -> int:
 
 
 def _measuring_bytes(shape: ModelShape) -> int:
-    """Of the hidden states that tell how sensitive every site is, and of predictions of two."""
+    """Of the hidden states that tell how sensitive every site is, and of predictions: two, and what
+    their divergence is computed with.
+    """
     states = (2 + SITES * shape.layers) * shape.hidden
-    return BYTES_FLOAT32 * MEASURED_TOKENS * (states + 3 * shape.vocab)
+    return BYTES_FLOAT32 * MEASURED_TOKENS * (states + 5 * shape.vocab)
 
 
 def states_bytes(source: ModelFolder, recipe: Recipe, length: int) -> int:
     """Of the original path or of the quantized one; asymmetric calibration holds both."""
     sets = 2 if recipe.path == "asymmetric" else 1
-    return sets * recipe.calibration.samples * length * source.shape.hidden * 2
+    each = source.shape.hidden * source.embedding_type.itemsize
+    return sets * recipe.calibration.samples * length * each

@@ -34,7 +34,7 @@ from mindpress.lite.plan import QuantizationPlan, asked_layout, plan_quantizatio
 from mindpress.lite.recipe import Recipe
 from mindpress.lite.report import LayerReport, QuantizationReport, left_blocks, report_html
 from mindpress.lite.run_notes import compensation_of, notes_on, told_few
-from mindpress.lite.sensitivity import Interruption, Measuring, measure_sensitivity, mixture_of
+from mindpress.lite.sensitivity import Measuring, Resumption, measure_sensitivity, mixture_of
 from mindpress.lite.sensitivity_file import Kept, KeptSensitivity, load_measuring
 from mindpress.lite.task import BlockTask
 from mindpress.lite.walk import Walk, observed_tokens
@@ -152,7 +152,7 @@ class _Run:
         if self.mixture is None:
             losses = measure_sensitivity(
                 self.stream, self.task, self.tokens, plan.widths, listener,
-                Interruption(self.measured, kept.keep),
+                Resumption(self.measured, kept.keep),
             )  # fmt: skip
             self.mixture = mixture_of(plan.sizes, plan.widths, losses, plan.linear_bytes)
             self._save([], None)
@@ -237,13 +237,14 @@ class _Run:
                 listener(Note(f"measuring goes on after layer {self.measured.done}"))
                 return []
             layers = [LayerReport(**layer) for layer in saved["layers"]]
+            mixture = Mixture.load(saved["mixture"]) if saved["mixture"] else None
+            sizes = saved_sizes(saved["batch_sizes"], len(layers))
+            check_kept(self.staged.aside, len(layers), saved["followed"])
             self.writer.resume(saved["writer"])
-            self.mixture = Mixture.load(saved["mixture"]) if saved["mixture"] else None
-            self.followed = saved["followed"]
-            self.batch_sizes = saved_sizes(saved["batch_sizes"], len(layers))
-            check_kept(self.staged.aside, len(layers), self.followed)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self.journal.damaged(error) from None
+        # Last: what is refused is started afresh with this object.
+        self.mixture, self.batch_sizes, self.followed = mixture, sizes, saved["followed"]
         done = f"after layer {len(layers)}" if layers else "with the sensitivities"
         listener(Note(f"going on {done} of an interrupted run"))
         return layers

@@ -28,17 +28,18 @@ Hidden = Float[Tensor, "samples tokens hidden"]
 @dataclass(frozen=True, slots=True)
 class Measuring:
     """A measurement behind `done` blocks: hidden states of the original model there, those where
-    one site was rounded, and the squared changes of blocks so far.
+    one site was rounded, and the squared changes of blocks so far. The next block's end takes over
+    both dictionaries.
     """
 
     done: int
     original: Hidden
-    states: Mapping[Place, Hidden]
-    changes: Mapping[Place, ByWidth]
+    states: dict[Place, Hidden]
+    changes: dict[Place, ByWidth]
 
 
 @dataclass(frozen=True, slots=True)
-class Interruption:
+class Resumption:
     """Where a measurement goes on, and who is given what it takes to go on behind each block."""
 
     begun: Measuring | None = None
@@ -52,7 +53,7 @@ def measure_sensitivity(
     tokens: Int[Tensor, "samples tokens"],
     widths: Sequence[int],
     listener: Listener = ignore,
-    interruption: Interruption = Interruption(),
+    resumption: Resumption = Resumption(),
 ) -> dict[Place, ByWidth]:
     """Loss of every site for each of `widths`: mean KL divergence of next-token distributions from
     the original's over MEASURED_TOKENS of the calibration tokens, in nats.
@@ -61,12 +62,12 @@ def measure_sensitivity(
     the squared change of the block's output, measured too. Peak memory: a block, and for every site
     of the model the hidden states of these tokens in float32.
     """
-    now = interruption.begun or _first(stream, tokens)
+    now = resumption.begun or _first(stream, tokens)
     listener(Started("measure sensitivity", len(stream)))
     for index in range(now.done, len(stream)):
         with stream.block(index) as block:
             now = _behind(block, task, now, widths)
-        interruption.keep(now)
+        resumption.keep(now)
         listener(Advanced(index + 1))
     measured = _divergences(stream, now.original, now.states)
     return {place: _losses(measured[place], now.changes[place]) for place in now.states}
@@ -98,10 +99,10 @@ def _first(stream: BlockStream, tokens: Int[Tensor, "samples tokens"]) -> Measur
 def _behind(
     block: LiveBlock, task: BlockTask, before: Measuring, widths: Sequence[int]
 ) -> Measuring:
-    """One block further."""
-    original = _run(block, before.original)
-    states = {place: _run(block, hidden) for place, hidden in before.states.items()}
-    changes = dict(before.changes)
+    """One block further, in the memory of `before`."""
+    original, states, changes = _run(block, before.original), before.states, before.changes
+    for place, hidden in states.items():
+        states[place] = _run(block, hidden)
     for site in task.sites():
         found = _changes(block, task, site, before.original, original, widths)
         changes[block.index, site.name], states[block.index, site.name] = found

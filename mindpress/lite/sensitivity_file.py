@@ -15,6 +15,7 @@ from torch import Tensor
 from mindpress.checkpoint.disk import disk_errors, sync
 from mindpress.checkpoint.manifest import file_digest
 from mindpress.errors import InputError
+from mindpress.lite.mixture import ByWidth, Place
 from mindpress.lite.sensitivity import Measuring
 
 FILE = "sensitivities-{}.bin"
@@ -66,13 +67,17 @@ def load_measuring(folder: Path, kept: Kept) -> Measuring:
     is.
     """
     file, shape = folder / FILE.format(int(kept["done"])), tuple(map(int, kept["shape"]))
-    places = {(int(layer), str(site)): dict(found) for layer, site, found in kept["changes"]}
-    if not (file.is_file() and file_digest(file) == kept["sha256"]):
+    places: dict[Place, ByWidth] = {
+        (int(layer), str(site)): dict(found) for layer, site, found in kept["changes"]
+    }
+    with disk_errors(file, "read"):
+        whole = file.is_file() and file_digest(file) == kept["sha256"]
+    if not whole:
         raise InputError(
             f"{file}: the sensitivities of an interrupted run are damaged",
             hint="add --overwrite to start afresh",
         )
-    with disk_errors(file), file.open("rb") as opened:
+    with disk_errors(file, "read"), file.open("rb") as opened:
         original, *states = (
             torch.from_numpy(np.fromfile(opened, np.float32, prod(shape)).reshape(shape))
             for _ in range(1 + len(places))

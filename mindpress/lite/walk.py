@@ -23,7 +23,9 @@ from mindpress.memory import give_back
 HELD_OUT_SHARE = 8
 MOST_HELD_OUT_TOKENS = 16384
 TOO_LONG = "use a smaller --calib-seqlen, or --device cpu"
-OVERFLOWED = "passes the largest float16 inside: it was computed in float32"
+OVERFLOWED = (
+    "passes the largest float16 inside: calibrated in float32; run the model in bfloat16 or float32"
+)
 WIDENED = "its output passes the largest float16: hidden states are kept in bfloat16 from here on"
 
 Hidden = Float[Tensor, "samples tokens hidden"]
@@ -52,7 +54,7 @@ class Walk:
         """The block as codes; the hidden states are those behind it."""
         self._notes.clear()
         choice = self._quantize(block)
-        if block.stream.widened:
+        if block.stream.overflowed:
             self._notes.append(OVERFLOWED)
         notes = (*choice.result.notes, *self._notes)
         return replace(choice, result=replace(choice.result, notes=notes))
