@@ -19,6 +19,7 @@ from mindpress.lite.calibration import CalibrationRun
 from mindpress.lite.calibration_plan import check_calibration
 from mindpress.lite.plan import plan_quantization
 from mindpress.lite.recipe import Calibration, Recipe, smooth_quant_recipe
+from mindpress.memory import FIRST_USE_BYTES
 from tests.peak_of import peak_of, write_models
 
 # A bound that is further off than this says nothing.
@@ -132,7 +133,7 @@ def measuring(model, target):
     pytest.param(BENCH, measuring, id="bench --against"),
 ])  # fmt: skip
 def test_the_peak_is_within_the_bound(models, tmp_path: Path, work, bound):
-    said = bound(models[1], tmp_path / "out")
+    said = bound(models[1], tmp_path / "out") - FIRST_USE_BYTES  # which peak_of leaves out
     taken = peak_of(work, models, tmp_path)
     assert taken <= said, f"{taken / 2**20:.0f} MiB taken, {said / 2**20:.0f} said"
     assert said <= MOST_TIMES * taken, f"{taken / 2**20:.0f} MiB taken, {said / 2**20:.0f} said"

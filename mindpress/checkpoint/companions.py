@@ -20,7 +20,8 @@ VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "qwen.tiktoke
 
 
 def check_tokenizer_files(folder: Path) -> None:
-    """Refuse a folder without a tokenizer."""
+    """Refuse a folder without a tokenizer, or with links to somewhere else in its place."""
+    companions(folder)
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise InputError(
             f"{folder}: no tokenizer ({', '.join(VOCABULARIES)})",

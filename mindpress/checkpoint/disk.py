@@ -8,6 +8,8 @@ from typing import Literal
 
 from mindpress.errors import ResourceError
 
+WRITING = "free some space or raise the limit, and run it again; or choose another folder"
+
 
 @contextmanager
 def disk_errors(path: Path, act: Literal["read", "write"] = "write") -> Iterator[None]:
@@ -17,7 +19,7 @@ def disk_errors(path: Path, act: Literal["read", "write"] = "write") -> Iterator
     except OSError as error:
         raise ResourceError(
             f"cannot {act} {path}: {error.strerror or error}",
-            hint="free some space, or choose another folder" if act == "write" else None,
+            hint=WRITING if act == "write" else None,
         ) from None
 
 

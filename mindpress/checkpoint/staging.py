@@ -219,7 +219,7 @@ def check_space(target: Path, need: int) -> None:
         free = shutil.disk_usage(place).free + _bytes_below(staged)
     if free < need:
         raise ResourceError(
-            f"{place}: {need / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free",
+            f"{place}: {need / 2**20:,.1f} MiB are needed, {free / 2**20:,.1f} MiB are free",
             hint="free some space, or choose another folder",
         )
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from mindpress.memory import resident_bytes
 from mindpress.report.numbers import size
 
 if TYPE_CHECKING:
@@ -9,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def at_most(nbytes: int) -> str:
-    """A bound on memory."""
-    return f"at most {size(nbytes)} above the bare process"
+    """A bound on memory, and what this process takes, which has loaded what the work needs."""
+    return f"at most {size(nbytes)} above the bare process ({size(resident_bytes())})"
 
 
 def runtime_pairs(plan: "RuntimePlan") -> dict[str, object]:

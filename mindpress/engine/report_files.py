@@ -1,13 +1,15 @@
 """A report as JSON and as a page, in a folder."""
 
 import json
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from mindpress.checkpoint.replacing import replace_file
+from mindpress.checkpoint.disk import WRITING, sync, sync_tree
 from mindpress.errors import ConfigError, ResourceError
 
 
@@ -32,10 +34,36 @@ def check_output(folder: Path) -> None:
 
 
 def save_report(folder: Path, values: Mapping[str, Any], html: str, name: str) -> None:
-    """Write `name`.json and `name`.html, each whole or not at all, in place of older ones."""
+    """Write `name`.json and `name`.html, both or none, in place of older ones. ResourceError.
+
+    They are complete beside the folder, or inside one that is there, before anything is in its
+    place. What a killed run left there is deleted by the next one.
+    """
+    texts = {f"{name}.json": json.dumps(values, indent=2) + "\n", f"{name}.html": html}
+    inside, beside = folder / f".{name}.new", folder.with_name(f".{folder.name}.new")
+    fresh = inside if folder.is_dir() else beside
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / f"{name}.json", (json.dumps(values, indent=2) + "\n").encode())
-        replace_file(folder / f"{name}.html", html.encode())
+        _remove(inside, beside)
+        fresh.mkdir(parents=True)
+        for file, text in texts.items():
+            (fresh / file).write_text(text, encoding="utf-8")
+        sync_tree(fresh)
+        if fresh == beside:
+            fresh.rename(folder)
+        else:
+            for file in texts:
+                (fresh / file).replace(folder / file)
+            fresh.rmdir()
+        sync(folder.parent)
     except OSError as error:
-        raise ResourceError(f"{folder}: the report cannot be written: {error.strerror}") from None
+        with suppress(OSError):
+            _remove(fresh)
+        raise ResourceError(
+            f"{folder}: the report cannot be written: {error.strerror}", hint=WRITING
+        ) from None
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_dir():
+            shutil.rmtree(folder)

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from mindpress.checkpoint.manifest import check_sizes
-from mindpress.checkpoint.reader import Checkpoint, check_tensors, open_checkpoint, read_json
+from mindpress.checkpoint.reader import (
+    Checkpoint,
+    check_tensors,
+    open_checkpoint,
+    read_json,
+    refuse_link_outside,
+)
 from mindpress.errors import InputError
 from mindpress.formats.activations import Activations, read_activations
 from mindpress.formats.fusion import unfuse, unfuse_quantized
@@ -137,6 +143,7 @@ def open_folder(folder: Path) -> ModelFolder:
     missing, extra or quantized in a way that cannot be read. Of weights only the group of each
     input is read, where GPTQ stored it.
     """
+    refuse_link_outside(folder / "config.json")
     config = read_json(folder / "config.json")
     quantization = config.get("quantization_config")
     try:

@@ -17,7 +17,7 @@ CALIBRATION = ("--calib-dataset", "excerpt", "--calib-samples", "2", "--calib-se
     ("convert", "MODEL", "--dst-path", "OUT"),
     ("chat", "MODEL"),
     ("bench", "throughput", "MODEL", "--input-len", "16", "-o", "OUT"),
-    ("bench", "latency", "MODEL", "--input-len", "16", "--against", "hf:MODEL"),
+    ("bench", "latency", "MODEL", "--input-len", "16", "--against", "MODEL"),
 ], ids=" ".join)  # fmt: skip
 def test_a_plan_bounds_the_memory_and_writes_nothing(run, model, tmp_path, arguments):
     filled = [

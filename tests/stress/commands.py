@@ -15,7 +15,8 @@ SENTENCE = (
     "The river ran past the mill and the old bridge, and number {} was written on its stone. "
 )
 EVALUATIONS = ("validation.json", "compare.json")
-MEASURED = ("prefill", "decode", "peak_memory", "scoring_memory", "seconds")
+# What an evaluation measures, and where its report was written.
+OTHERWISE = ("prefill", "decode", "peak_memory", "scoring_memory", "seconds", "output")
 SHORT = ["--calib-samples", "3", "--calib-seqlen", "16"]
 
 
@@ -103,7 +104,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def determined(file: Path) -> bytes:
-    """What is in a file, without what an evaluation measures in seconds and bytes of memory."""
+    """What is in a file, without what an evaluation measures in seconds and bytes of memory, and
+    where it was written.
+    """
     if file.name in EVALUATIONS:
         return json.dumps(_determined(json.loads(file.read_bytes())), indent=1).encode()
     drawn = file.with_suffix(".json").name in EVALUATIONS  # a page is drawn from its JSON
@@ -112,7 +115,7 @@ def determined(file: Path) -> bytes:
 
 def _determined(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _determined(inner) for key, inner in value.items() if key not in MEASURED}
+        return {key: _determined(inner) for key, inner in value.items() if key not in OTHERWISE}
     return [_determined(inner) for inner in value] if isinstance(value, list) else value
 
 
