@@ -76,7 +76,7 @@ def test_inspect_names_what_is_wrong_and_is_three(run, workspace):
     ran = run("inspect", workspace)
     assert ran.code == 3
     assert "norm.weight" in ran.err
-    assert ran.err.startswith("warning: ")
+    assert ran.err.startswith("error: ")
     assert json.loads(run("inspect", workspace, "--json").out)["problems"]
 
 
