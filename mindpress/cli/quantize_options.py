@@ -64,7 +64,7 @@ FormatOpt = Annotated[
     typer.Option(
         "--format",
         help="How codes are written. auto is awq or gptq, as the command says; compressed-tensors "
-        "for 2 and 3 bits of auto-awq, which awq does not hold.",
+        "for 2 and 3 bits and several widths of auto-awq, which awq does not hold.",
     ),
 ]
 ShardOpt = Annotated[
