@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mindpress.checkpoint.disk import disk_errors
 from mindpress.checkpoint.reader import INDEX, read_json
 from mindpress.checkpoint.replacing import replace_file
 from mindpress.errors import InputError
@@ -37,6 +38,19 @@ def file_digest(file: Path) -> str:
         while block := stream.read(READ_AT_ONCE):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_unchanged(file: Path, sha256: str, what: str) -> None:
+    """InputError when a file that an interrupted run kept is not as it was; ResourceError when it
+    cannot be read.
+    """
+    with disk_errors(file, "read"):
+        whole = file.is_file() and file_digest(file) == sha256
+    if not whole:
+        raise InputError(
+            f"{file}: {what} of an interrupted run are damaged",
+            hint="add --overwrite to start afresh",
+        )
 
 
 def build_manifest(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, Entry]:

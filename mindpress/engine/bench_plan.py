@@ -10,6 +10,7 @@ from mindpress.engine.bench_subjects import find_subjects, find_tokens
 from mindpress.engine.report_files import plain
 from mindpress.engine.runtime_plan import RuntimePlan, plan_runtime
 from mindpress.events import Listener, ignore
+from mindpress.sources.opening import open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,9 @@ def plan_bench(settings: Bench, listener: Listener = ignore) -> BenchPlan:
         if subject.path.startswith(TRANSFORMERS):
             continue  # what transformers takes is its own
         beside = sum(plan.weight_bytes + plan.cache_bytes for plan in models)
-        models.append(plan_runtime(subject.folder, settings.running, listener, beside=beside))
+        source = open_source(subject.folder)
+        plan = plan_runtime(subject.folder, source, settings.running, listener, beside=beside)
+        models.append(plan)
     total = sum(plan.peak_memory_bytes for plan in models)
     return BenchPlan(
         models=tuple(models),

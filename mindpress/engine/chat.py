@@ -122,7 +122,7 @@ def plan_chat(
     """What `open_chat` with the same arguments takes. Reads the tokenizer, and no weights."""
     place = local_folder(str(path))
     _tokenizer(place, listener, trust_remote_code=trust_remote_code)
-    return plan_runtime(place, _alone(engine_config), listener)
+    return plan_runtime(place, open_source(place), _alone(engine_config), listener)
 
 
 def _tokenizer(

@@ -25,7 +25,7 @@ def open_runtime(path: Path, config: EngineConfig, listener: Listener = ignore) 
     source = open_source(path)
     session_length(lengthened(source, config.rope_scaling_factor).shape, config)
     if config.tp == 1:
-        plan_runtime(path, config)  # refuses what it can before weights are read
+        plan_runtime(path, source, config)  # refuses what it can before weights are read
         return _opened(source, config, listener)
     part_of(source, 0, config.tp)  # refuses before processes are started
     if isinstance(source, Workspace) and source.config.tp not in (1, config.tp):

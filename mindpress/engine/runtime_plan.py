@@ -19,7 +19,6 @@ from mindpress.events import Listener, ignore
 from mindpress.kernels.paged import paged_operations
 from mindpress.memory import bound_of
 from mindpress.models.shape import ModelShape
-from mindpress.sources.opening import open_source
 from mindpress.sources.source import ModelSource
 
 FLOAT32_BYTES = 4
@@ -60,13 +59,17 @@ class _Prospect:
 
 
 def plan_runtime(
-    path: Path, engine: EngineConfig, listener: Listener = ignore, *, beside: int = 0
+    path: Path,
+    source: ModelSource,
+    engine: EngineConfig,
+    listener: Listener = ignore,
+    *,
+    beside: int = 0,
 ) -> RuntimePlan:
     """The plan of a model in one process, where `beside` bytes more are taken than now.
 
-    Errors are those of opening it, but for what is wrong inside its weights.
+    Errors are those of loading it, but for what is wrong inside its weights.
     """
-    source = open_source(path)
     check_format(source, engine.model_format)
     source = lengthened(source, engine.rope_scaling_factor)
     place = placement(source, engine)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mindpress.calib.hidden import Part, hidden_states, put
 from mindpress.calib.stream import BlockStream
-from mindpress.checkpoint.disk import disk_errors, sync
-from mindpress.checkpoint.manifest import file_digest
-from mindpress.errors import ConfigError, InputError
+from mindpress.checkpoint.disk import sync
+from mindpress.checkpoint.manifest import check_unchanged
+from mindpress.errors import ConfigError
 from mindpress.lite.inputs import Tokens, embedded
 from mindpress.lite.recipe import Propagation
 
@@ -80,16 +80,8 @@ class HiddenStates:
 
 def check_kept(folder: Path, done: int, saved: Followed | None) -> None:
     """Refuse states kept after `done` blocks that are not those `saved`; None is none kept."""
-    kept = folder / KEPT.format(done)
-    if saved is None:
-        return
-    with disk_errors(kept, "read"):
-        whole = kept.is_file() and file_digest(kept) == saved["sha256"]
-    if not whole:
-        raise InputError(
-            f"{kept}: the hidden states of an interrupted run are damaged",
-            hint="add --overwrite to start afresh",
-        )
+    if saved is not None:
+        check_unchanged(folder / KEPT.format(done), saved["sha256"], "the hidden states")
 
 
 def first_states(

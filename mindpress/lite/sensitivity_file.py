@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from mindpress.checkpoint.disk import disk_errors, sync
-from mindpress.checkpoint.manifest import file_digest
-from mindpress.errors import InputError
+from mindpress.checkpoint.manifest import check_unchanged
 from mindpress.lite.mixture import ByWidth, Place
 from mindpress.lite.sensitivity import Measuring
 
@@ -70,13 +69,7 @@ def load_measuring(folder: Path, kept: Kept) -> Measuring:
     places: dict[Place, ByWidth] = {
         (int(layer), str(site)): dict(found) for layer, site, found in kept["changes"]
     }
-    with disk_errors(file, "read"):
-        whole = file.is_file() and file_digest(file) == kept["sha256"]
-    if not whole:
-        raise InputError(
-            f"{file}: the sensitivities of an interrupted run are damaged",
-            hint="add --overwrite to start afresh",
-        )
+    check_unchanged(file, kept["sha256"], "the sensitivities")
     with disk_errors(file, "read"), file.open("rb") as opened:
         original, *states = (
             torch.from_numpy(np.fromfile(opened, np.float32, prod(shape)).reshape(shape))

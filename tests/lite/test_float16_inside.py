@@ -130,34 +130,26 @@ class StopError(Exception):
     """Where a run is killed."""
 
 
-@pytest.mark.parametrize("path", ["original", "quantized", "asymmetric"])
-def test_an_interrupted_run_ends_with_the_same_bytes(in_a_batch, tmp_path, in_float16, path):
+@pytest.mark.parametrize(("run", "settings"), [
+    (quantize.quantize_model, {"rounding": "nearest"}),
+    (quantize.quantize_model, {"rounding": "compensated", "propagate": "quantized"}),
+    (quantize.quantize_model, {"rounding": "compensated", "propagate": "asymmetric"}),
+    (calibrate.calibrate_model, None),
+], ids=str)  # fmt: skip
+def test_an_interrupted_run_ends_with_the_same_bytes(
+    in_a_batch, tmp_path, in_float16, run, settings
+):
     def stop(event):
         if isinstance(event, Advanced) and event.figures and event.done == 2:
             raise StopError
 
-    rounding = "nearest" if path == "original" else "compensated"
-    asked, events = recipe(in_a_batch, rounding=rounding, propagate=path), []
-    quantize.quantize_model(asked, tmp_path / "whole", listener=events.append)
+    calibrated = run_of(in_a_batch, calibration=FEW_LONGER)
+    asked, events = recipe(in_a_batch, **settings) if settings else calibrated, []
+    run(asked, tmp_path / "whole", listener=events.append)
     assert told(events)
     with pytest.raises(StopError):
-        quantize.quantize_model(asked, tmp_path / "pieces", listener=stop)
-    quantize.quantize_model(asked, tmp_path / "pieces")
-    for file in (tmp_path / "whole").iterdir():
-        assert (tmp_path / "pieces" / file.name).read_bytes() == file.read_bytes(), file.name
-
-
-def test_an_interrupted_calibration_ends_with_the_same_bytes(in_a_batch, tmp_path, in_float16):
-    def stop(event):
-        if isinstance(event, Advanced) and event.figures and event.done == 2:
-            raise StopError
-
-    asked, events = run_of(in_a_batch, calibration=FEW_LONGER), []
-    calibrate.calibrate_model(asked, tmp_path / "whole", listener=events.append)
-    assert told(events)
-    with pytest.raises(StopError):
-        calibrate.calibrate_model(asked, tmp_path / "pieces", listener=stop)
-    calibrate.calibrate_model(asked, tmp_path / "pieces")
+        run(asked, tmp_path / "pieces", listener=stop)
+    run(asked, tmp_path / "pieces")
     for file in (tmp_path / "whole").iterdir():
         assert (tmp_path / "pieces" / file.name).read_bytes() == file.read_bytes(), file.name
 
